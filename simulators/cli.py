@@ -1,0 +1,160 @@
+"""`commonwatt simulate`: the outside world, by command line."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from protocol.errors import ProtocolError
+from simulators import fleet, misbehaviour
+from simulators.fleet_connection import Account, FleetError, Report, Target
+from simulators.meters import configuration, server
+from simulators.sealing import FleetPlan, SealedMessage
+
+app = typer.Typer(help="Simulate the outside world over its real protocols.", no_args_is_help=True)
+fleet_app = typer.Typer(help="Seal and publish for thousands of meters.", no_args_is_help=True)
+app.add_typer(fleet_app, name="fleet")
+
+ConfigFile = Annotated[Path, typer.Option(help="TOML file that lists the homes.", exists=True, dir_okay=False)]
+Meters = Annotated[int, typer.Option(help="How many meters.")]
+Seed = Annotated[int, typer.Option(help="Keys and energy follow from it.")]
+Community = Annotated[str, typer.Option(help="Community id; also fixes the domain.")]
+Start = Annotated[str, typer.Option(help="Enrolment time, ISO 8601 with offset; readings follow it.")]
+
+
+@app.command()
+def meters(config: ConfigFile) -> None:
+    """Serve homes over Modbus TCP until SIGTERM; prints one JSON line with the port of each."""
+    try:
+        homes = configuration.load(config)
+    except configuration.ConfigurationError as error:
+        _refuse(f"{config}: {error}")
+    asyncio.run(server.serve(homes))
+
+
+@fleet_app.command()
+def enrol(community: Community, start: Start, meters: Meters = 10, seed: Seed = 1) -> None:
+    """Print {"meter_id", "enrolment"} per meter: the signed statement (hex) to register it with."""
+    for meter in _plan(community, start, meters, seed).each_meter():
+        typer.echo(json.dumps({"meter_id": meter.meter_id, "enrolment": meter.enrolment().hex()}))
+
+
+@fleet_app.command()
+def publish(
+    *,
+    community: Community,
+    start: Start,
+    meters: Meters = 10,
+    seed: Seed = 1,
+    interval_s: Annotated[int, typer.Option(help="Seconds between readings.")] = 60,
+    readings_per_seal: Annotated[int, typer.Option(help="1 to 900.")] = 15,
+    seals: Annotated[int, typer.Option(help="Seals per meter.")] = 4,
+    host: Annotated[str, typer.Option(help="The broker.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Its port.")] = 8883,
+    ca_file: Annotated[Path | None, typer.Option(help="CA of its certificate; without it, no TLS.")] = None,
+    credentials: Annotated[
+        Path | None, typer.Option(help='JSON lines {"meter_id", "username", "password"}: own connections.')
+    ] = None,
+    gateway_user: Annotated[str | None, typer.Option(help="One account for all meters.")] = None,
+    gateway_password_file: Annotated[Path | None, typer.Option(help="Its password.")] = None,
+    connections: Annotated[int, typer.Option(help="How many, with a gateway account.")] = 4,
+    window: Annotated[int, typer.Option(help="Unacknowledged messages per connection.")] = 100,
+    rate: Annotated[float, typer.Option(help="Seals per second over all; 0 is flat out.")] = 0.0,
+    timeout_s: Annotated[float, typer.Option(help="Give up after.")] = 300.0,
+    leave_after: Annotated[int | None, typer.Option(help="Disconnect after so many seals.")] = None,
+    kill_after: Annotated[int | None, typer.Option(help="SIGKILL itself after so many seals.")] = None,
+    expected: Annotated[Path | None, typer.Option(help="Write the sums here before publishing.")] = None,
+    bad: Annotated[list[str] | None, typer.Option(help="Kind of bad message to mix in; repeatable.")] = None,
+    bad_share: Annotated[float, typer.Option(help="Of seals that a bad message precedes.")] = 0.1,
+    duplicates: Annotated[float, typer.Option(help="Share of seals sent twice.")] = 0.0,
+    reorder: Annotated[int, typer.Option(help="Seals may be late by so many places.")] = 0,
+    gap: Annotated[str | None, typer.Option(help="FIRST-LAST sequences that come after all others.")] = None,
+    fork: Annotated[int | None, typer.Option(help="Sequence that every meter seals twice.")] = None,
+) -> None:
+    """Publish a fleet's seals and print a JSON report: what was sent and acknowledged, and the exact
+    energy."""
+    plan = _plan(
+        community,
+        start,
+        meters,
+        seed,
+        interval_s=interval_s,
+        readings_per_seal=readings_per_seal,
+        seals=seals,
+    )
+    unknown = set(bad or ()) - set(misbehaviour.BAD_MESSAGES)
+    if unknown:
+        _refuse(f"--bad {', '.join(sorted(unknown))}: not one of {', '.join(misbehaviour.BAD_MESSAGES)}")
+    mischief = misbehaviour.Mischief(
+        bad_kinds=tuple(bad or ()),
+        bad_share=bad_share,
+        duplicate_share=duplicates,
+        reorder_window=reorder,
+        gap=_range(gap),
+        fork_sequence=fork,
+    )
+    target = Target(host, port, ca_file, community, window, rate, timeout_s, leave_after, kill_after)
+    messages: dict[str, list[SealedMessage]] = {}
+    sums = []
+    for meter in plan.each_meter():
+        messages[meter.meter_id] = misbehaviour.misbehave(
+            meter.messages(plan.seals_per_meter), meter.key, mischief, f"{seed}/{meter.meter_id}"
+        )
+        sums.append(asdict(meter.expected()))
+    if expected is not None:
+        expected.write_text("".join(json.dumps(each) + "\n" for each in sums), encoding="utf-8")
+    report = Report()
+    try:
+        if gateway_user is not None and gateway_password_file is not None and credentials is None:
+            password = gateway_password_file.read_text(encoding="utf-8").strip()
+            account = Account(gateway_user, password, gateway_user)
+            opened = fleet.connections_of_gateway(messages, account, connections, target, report)
+        elif credentials is not None and gateway_user is None:
+            accounts = fleet.read_credentials(credentials)
+            opened = fleet.connections_of_meters(messages, accounts, target, report)
+        else:
+            _refuse("give either --credentials or --gateway-user with --gateway-password-file")
+        fleet.publish(opened, target, report)
+    except (FleetError, OSError, ValueError) as error:
+        typer.echo(json.dumps({**asdict(report), "error": str(error), "expected": sums}))
+        raise typer.Exit(1) from error
+    typer.echo(json.dumps({**asdict(report), "expected": sums}))
+
+
+def _plan(
+    community: str,
+    start: str,
+    meters: int,
+    seed: int,
+    *,
+    interval_s: int = 60,
+    readings_per_seal: int = 15,
+    seals: int = 4,
+) -> FleetPlan:
+    try:
+        moment = datetime.fromisoformat(start)
+        if moment.tzinfo is None:
+            _refuse(f"--start {start}: give the offset from UTC too")
+        start_unix_s = int(moment.astimezone(UTC).timestamp())
+        return FleetPlan(community, seed, meters, start_unix_s, interval_s, readings_per_seal, seals)
+    except (ProtocolError, ValueError) as error:
+        _refuse(str(error))
+
+
+def _range(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    try:
+        first, last = (int(part) for part in text.split("-"))
+    except ValueError:
+        _refuse(f"--gap {text}: give FIRST-LAST")
+    return first, last
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(2)
