@@ -1,0 +1,129 @@
+"""Running the agent as a process: until it is stopped, or through a replayed stretch of time."""
+
+import asyncio
+import logging
+import random
+import signal
+from contextlib import suppress
+
+from edge.agent import Agent
+from edge.clock import KernelClock, LaboratoryClock
+from edge.errors import ModbusError, ReplayError, SettingsError
+from edge.identity import load_identity
+from edge.journal import Journal
+from edge.modbus import HomeReader
+from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_pause_s
+from edge.settings import Settings
+
+FOLLOW_REAL_CLOCK = 0
+COMMITMENT_CHECK_S = 0.05
+
+log = logging.getLogger(__name__)
+
+
+async def run_agent(settings: Settings) -> None:
+    """Run until SIGTERM, SIGINT or a restart command. Raises EdgeError if it cannot start.
+
+    Stopping seals nothing early: what is journaled is continued by the next start.
+    """
+    identity = load_identity(settings.key_file)
+    journal = Journal(settings.journal.file, settings.journal.bytes_max)
+    reader = HomeReader(settings.modbus)
+    try:
+        clock = KernelClock(settings.sampling.clock_check)
+        agent = Agent(settings, identity, journal, clock=clock, reader=reader, random=random.SystemRandom().random)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, agent.stop.set)
+        work = [
+            asyncio.create_task(agent.sample_forever()),
+            asyncio.create_task(agent.transport.run()),
+            asyncio.create_task(_say_alive()),
+        ]
+        stop = asyncio.create_task(agent.stop.wait())
+        notify(READY)
+        await _first_of(stop, work)
+        notify(STOPPING)
+    finally:
+        reader.close()
+        journal.close()
+
+
+async def _first_of(stop: asyncio.Task[bool], work: list[asyncio.Task[None]]) -> None:
+    """Wait for `stop` or for the first task to end, end all, and raise what one of them raised."""
+    await asyncio.wait([stop, *work], return_when=asyncio.FIRST_COMPLETED)
+    ended = [task for task in work if task.done()]
+    for task in [stop, *work]:
+        task.cancel()
+    await asyncio.gather(stop, *work, return_exceptions=True)
+    for task in ended:
+        task.result()
+
+
+async def _say_alive() -> None:
+    pause_s = watchdog_pause_s()
+    while pause_s is not None:
+        notify(ALIVE)
+        await asyncio.sleep(pause_s)
+    await asyncio.Event().wait()
+
+
+async def replay(settings: Settings, from_unix_s: int, to_unix_s: int, timeout_s: float) -> dict[str, object]:
+    """Read, seal and publish a stretch of a simulated home's time, readings from `from` to `to` inclusive.
+
+    Returns the agent's last status once everything is seen committed. Raises ReplayError if a reading fails
+    or the receipts do not come within `timeout_s`; repeating it continues where it ended.
+    """
+    unit = settings.laboratory_clock_unit
+    if unit is None:
+        raise SettingsError("settings_missing", "laboratory.clock_unit: only a simulated home can be replayed")
+    identity = load_identity(settings.key_file)
+    journal = Journal(settings.journal.file, settings.journal.bytes_max)
+    reader = HomeReader(settings.modbus)
+    try:
+
+        async def tell(time_unix_s: int) -> None:
+            await reader.set_laboratory_time(unit, time_unix_s)
+
+        clock = LaboratoryClock(from_unix_s - 1, tell)
+        agent = Agent(settings, identity, journal, clock=clock, reader=reader, random=random.SystemRandom().random)
+        transport = asyncio.create_task(agent.transport.run())
+        try:
+            if agent.last_reading_unix_s >= from_unix_s:
+                await clock.wait_until(agent.last_reading_unix_s)
+            while (scheduled := agent.next_reading_time()) <= to_unix_s:
+                await clock.wait_until(scheduled)
+                if not await agent.sample_once(scheduled):
+                    raise ReplayError("replay_reading_failed", f"at {scheduled}: {dict(agent.counts)}")
+            while agent.seal_once(early=True):
+                await clock.wait_until(clock.now_unix_s() + 1)
+            await _committed(agent, transport, timeout_s)
+            return agent.status()
+        finally:
+            transport.cancel()
+            with suppress(asyncio.CancelledError):
+                await transport
+            await release_laboratory(reader, unit)
+    finally:
+        reader.close()
+        journal.close()
+
+
+async def release_laboratory(reader: HomeReader, unit: int) -> None:
+    """Let a simulated home follow the real clock again. A failure is logged: the outcome stands without it."""
+    try:
+        await reader.set_laboratory_time(unit, FOLLOW_REAL_CLOCK)
+    except ModbusError as error:
+        log.warning(error.code, extra={"why": error.detail})
+
+
+async def _committed(agent: Agent, transport: asyncio.Task[None], timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            while len(agent.outbox):
+                if transport.done():
+                    transport.result()
+                await asyncio.sleep(COMMITMENT_CHECK_S)
+    except TimeoutError:
+        why = agent.transport.last_problem or f"connected; problems: {sorted(agent.problems)}"
+        raise ReplayError("replay_not_committed", f"{len(agent.outbox)} seals have no receipt; {why}") from None

@@ -1,0 +1,427 @@
+"""The agent between real meters and its real journal; nobody is at the other end of the network."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nacl.signing import SigningKey
+from pymodbus.constants import ExcCodes
+
+from edge.agent import Agent
+from edge.clock import LaboratoryClock
+from edge.counters import start_counters
+from edge.enrolment import enrol, get_enrolment
+from edge.errors import JournalError
+from edge.identity import Identity, load_or_create_identity
+from edge.journal import Journal
+from edge.modbus import HomeReader
+from edge.poll import read_poll
+from edge.settings import Settings
+from protocol.command import RESEND, RESTART, SET_INTERVAL, Command, encode_command
+from protocol.committed import Committed, encode_committed
+from protocol.readings import (
+    FLAG_AFTER_GAP,
+    FLAG_CLOCK_UNSYNCHRONISED,
+    FLAG_REGISTER_RESET,
+    Reading,
+    decode_readings,
+)
+from protocol.seal import Message, seal_hash, split_message
+
+GENERATION_IMPORT = (2, 0x48)
+
+
+class Wanderer(LaboratoryClock):
+    """A device's clock in the test's hands: it can be wrong, and be set."""
+
+    vouches = True
+
+    def synchronised(self) -> bool:
+        return self.vouches
+
+    def set(self, time_unix_s: int) -> None:
+        self._now_unix_s = time_unix_s
+
+
+class Home:
+    """An enrolled home whose agent can be ended and started again."""
+
+    def __init__(self, settings: Settings, meters: Any, start: int) -> None:
+        self.settings = settings
+        self.meters = meters
+        self.identity: Identity = load_or_create_identity(settings.key_file)
+        self.clock = Wanderer(start, self._told)
+        self.journal: Journal | None = None
+
+    async def _told(self, time_unix_s: int) -> None:
+        if self.meters.at_time is not None:
+            self.meters.at_time(time_unix_s)
+
+    async def __aenter__(self) -> Agent:
+        self.journal = Journal(self.settings.journal.file, self.settings.journal.bytes_max)
+        self.reader = HomeReader(self.settings.modbus)
+        if self.journal.find_enrolment() is None:
+            poll = read_poll(self.settings.modbus.meters, await self.reader.read())
+            counters = start_counters(self.settings.measurement, poll.registers_wh, self.clock.now_unix_s())
+            enrol(self.settings, self.identity, self.journal, counters)
+        self.agent = Agent(
+            self.settings,
+            self.identity,
+            self.journal,
+            clock=self.clock,
+            reader=self.reader,
+            random=lambda: 0.5,
+            read_pause_s=0.01,
+        )
+        return self.agent
+
+    async def __aexit__(self, *_: object) -> None:
+        self.reader.close()
+        assert self.journal is not None
+        self.journal.close()
+
+    async def minutes(self, count: int) -> None:
+        for _ in range(count):
+            scheduled = self.agent.next_reading_time()
+            await self.clock.wait_until(scheduled)
+            await self.agent.sample_once(scheduled)
+
+    def seals(self) -> list[Message]:
+        assert self.journal is not None
+        found = [self.journal.find_message(sequence) for sequence in self.journal.unconfirmed_sequences()]
+        return [split_message(message) for message in found if message is not None]
+
+    def readings(self) -> list[Reading]:
+        assert self.journal is not None
+        sealed = [reading for message in self.seals() for reading in decode_readings(message.section)]
+        return sealed + self.journal.unsealed_readings(900)
+
+
+@pytest.fixture
+def home(settings: Settings, meters: Any, quarter: int) -> Home:
+    return Home(settings, meters, quarter)
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(story())  # type: ignore[arg-type]
+
+
+def test_a_quarter_of_an_hour_is_fifteen_readings_sealed_right_at_its_end(
+    home: Home, meters: Any, quarter: int
+) -> None:
+    def at(now: int) -> None:
+        minute = (now - quarter) // 60
+        meters.home_wh(100_000 + 100 * minute, 50_000 + 10 * minute, 20_000 + 30 * minute)
+
+    meters.at_time = at
+
+    async def story() -> None:
+        async with home:
+            await home.minutes(14)
+            assert home.seals() == []
+            await home.minutes(2)
+            (message,) = home.seals()
+            seal = message.seal
+            home.identity._key.verify_key.verify(message.seal_bytes, message.signature)
+            assert (seal.sequence, seal.sealed_at_unix_s, seal.closed_until_unix_s) == (1, quarter + 900, quarter + 900)
+            assert (seal.production_wh, seal.consumption_wh) == (101_500, 131_200)
+            assert seal.surplus_wh == 1_500 - 1_200
+            sealed = decode_readings(message.section)
+            assert [r.time_unix_s for r in sealed] == [quarter + 60 * i for i in range(1, 16)]
+            assert (sealed[0].power_w, sealed[0].voltage_dv, sealed[0].frequency_mhz) == (-250, 2_305, 49_980)
+            assert all(reading.flags == 0 for reading in sealed)
+
+    run(story)
+
+
+def test_a_restart_continues_counters_chain_and_unsealed_readings(home: Home, meters: Any, quarter: int) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(20)
+        meters.home_wh(100_900, 50_000, 20_000)
+        async with home:
+            await home.minutes(10)
+            first, second = home.seals()
+            assert second.seal.sequence == 2
+            assert second.seal.previous_seal_hash == seal_hash(first.seal_bytes)
+            assert [r.time_unix_s for r in home.readings()] == [quarter + 60 * i for i in range(1, 31)]
+            assert second.seal.production_wh - first.seal.production_wh == 900
+
+    run(story)
+
+
+def test_meters_that_do_not_answer_cost_no_energy_and_leave_a_flag(home: Home, meters: Any, quarter: int) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(2)
+            meters.refuse = ExcCodes.DEVICE_BUSY
+            await home.minutes(5)
+            assert home.agent.problems == {"meter_unreadable"}
+            assert home.agent.counts["modbus_exception"] == 15
+            meters.refuse = None
+            meters.home_wh(100_300, 50_000, 20_000)
+            await home.minutes(1)
+            assert home.agent.problems == set()
+            last = home.readings()[-1]
+            assert (last.time_unix_s, last.production_wh, last.flags) == (quarter + 480, 100_300, FLAG_AFTER_GAP)
+
+    run(story)
+
+
+def test_a_gateway_that_hung_up_meanwhile_is_called_again(home: Home) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(1)
+            assert home.reader._client is not None
+            home.reader._client.close()
+            await home.minutes(1)
+            assert home.agent.counts == {"reading": 2}
+
+    run(story)
+
+
+def test_a_meter_that_says_zero_while_it_starts_is_read_again(home: Home, meters: Any) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(1)
+            meters.home_wh(0, 50_000, 20_000)
+            recovery = asyncio.get_running_loop().call_later(0.005, meters.home_wh, 100_010, 50_000, 20_000)
+            await home.minutes(1)
+            recovery.cancel()
+            last = home.readings()[-1]
+            assert last.production_wh in (100_010, 100_000)
+            assert home.agent.counts["register_reset"] == 0
+
+    run(story)
+
+
+def test_a_register_that_stays_fallen_adds_nothing_and_goes_on(home: Home, meters: Any) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(1)
+            meters.home_wh(7, 50_000, 20_000)
+            await home.minutes(1)
+            assert home.agent.counts["register_reset"] == 1
+            reset = home.readings()[-1]
+            assert (reset.production_wh, reset.flags) == (100_000, FLAG_REGISTER_RESET)
+            meters.home_wh(20, 50_000, 20_000)
+            await home.minutes(1)
+            assert home.readings()[-1].production_wh == 100_013
+
+    run(story)
+
+
+@pytest.mark.parametrize("raw", ["7fc00000", "7f800000", "bf800000", "4ac00000"])
+def test_a_register_that_cannot_be_true_is_no_reading(home: Home, meters: Any, raw: str) -> None:
+    async def story() -> None:
+        async with home:
+            meters.raw[GENERATION_IMPORT] = bytes.fromhex(raw)
+            await home.minutes(1)
+            assert home.readings() == []
+            assert "meter_unreadable" in home.agent.problems
+            meters.home_wh(100_001, 50_000, 20_000)
+            await home.minutes(1)
+            assert home.readings()[-1].production_wh == 100_001
+
+    run(story)
+
+
+def test_an_optional_value_that_is_no_number_costs_only_its_column(home: Home, meters: Any) -> None:
+    async def story() -> None:
+        async with home:
+            meters.set(1, 0x34, float("nan"))
+            await home.minutes(1)
+            (reading,) = home.readings()
+            assert (reading.power_w, reading.voltage_dv) == (None, 2_305)
+
+    run(story)
+
+
+def test_nothing_is_sealed_while_the_clock_is_not_synchronised(home: Home, quarter: int) -> None:
+    async def story() -> None:
+        async with home:
+            home.clock.vouches = False
+            await home.minutes(20)
+            assert home.seals() == []
+            assert home.agent.status()["clock"] == "unsynchronised"
+            assert home.agent.problems == {"clock_unsynchronised"}
+            home.clock.vouches = True
+            await home.minutes(1)
+            (message,) = home.seals()
+            flags = [reading.flags for reading in decode_readings(message.section)]
+            assert flags == [FLAG_CLOCK_UNSYNCHRONISED] * 20 + [0]
+
+    run(story)
+
+
+def test_a_device_that_wakes_in_1970_keeps_no_reading_until_it_knows_the_time(home: Home, quarter: int) -> None:
+    async def story() -> None:
+        async with home:
+            home.clock.vouches = False
+            home.clock.set(1_000)
+            await home.minutes(3)
+            assert home.readings() == []
+            assert home.agent.counts["reading_without_time"] == 3
+            home.clock.vouches = True
+            home.clock.set(quarter + 30)
+            await home.minutes(1)
+            assert [r.time_unix_s for r in home.readings()] == [quarter + 60]
+
+    run(story)
+
+
+def test_readings_of_a_clock_that_was_ahead_give_way_and_their_energy_stays(
+    home: Home, meters: Any, quarter: int
+) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(2)
+            home.clock.vouches = False
+            home.clock.set(quarter + 10**8)
+            meters.home_wh(100_500, 50_000, 20_000)
+            await home.minutes(2)
+            home.clock.vouches = True
+            home.clock.set(quarter + 200)
+            meters.home_wh(105_000, 50_000, 20_000)
+            await home.minutes(3)
+            assert home.agent.counts["reading_from_the_future"] == 2
+            times = [reading.time_unix_s for reading in home.readings()]
+            assert times == [quarter + 60, quarter + 120, quarter + 300, quarter + 360]
+            assert home.readings()[-1].production_wh == 105_000
+
+    run(story)
+
+
+def test_a_clock_set_back_behind_the_last_seal_waits_for_it(home: Home, quarter: int) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(15)
+            home.clock.set(quarter + 300)
+            await home.minutes(20)
+            times = [message.seal.sealed_at_unix_s for message in home.seals()]
+            assert times == [quarter + 900]
+            await home.minutes(10)
+            assert [message.seal.sealed_at_unix_s for message in home.seals()] == [quarter + 900, quarter + 1_800]
+
+    run(story)
+
+
+def test_a_full_journal_takes_no_new_readings_and_says_so_but_loses_no_energy(home: Home, meters: Any) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(1)
+            assert home.journal is not None
+            home.journal._bytes_max = 1
+            meters.home_wh(100_200, 50_000, 20_000)
+            await home.minutes(5)
+            assert home.agent.problems == {"journal_full"}
+            assert home.agent.counts["reading_not_journaled"] == 5
+            assert len(home.readings()) == 1
+            home.journal._bytes_max = 2**26
+            await home.minutes(1)
+            assert home.agent.problems == set()
+            assert home.readings()[-1].production_wh == 100_200
+            assert home.readings()[-1].flags == FLAG_AFTER_GAP
+
+    run(story)
+
+
+def receipt(home: Home, contiguous: int, *ranges: tuple[int, int], digest: bytes | None = None) -> bytes:
+    assert home.journal is not None
+    own = home.journal.find_seal_hash(contiguous)
+    return encode_committed(Committed(1, contiguous, digest or own, list(ranges)))
+
+
+def test_a_seal_is_forgotten_only_when_the_hub_names_its_hash(home: Home) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(60)
+            assert len(home.seals()) == 4
+            home.agent.receive_receipt(receipt(home, 2, digest=b"x" * 32))
+            assert home.agent.problems == {"receipt_hash_differs"}
+            assert len(home.seals()) == 4
+            home.agent.receive_receipt(receipt(home, 2, (4, 4)))
+            assert home.agent.problems == set()
+            assert [message.seal.sequence for message in home.seals()] == [3]
+            home.agent.receive_receipt(receipt(home, 4))
+            assert home.agent.status()["backlog_seals"] == 0
+            home.agent.receive_receipt(receipt(home, 4))
+        async with home as again:
+            assert len(again.outbox) == 0
+
+    run(story)
+
+
+def test_when_the_hub_has_seals_that_this_journal_never_made_sealing_stops(home: Home) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(15)
+            home.agent.receive_receipt(receipt(home, 3, digest=b"x" * 32))
+            assert home.agent.problems == {"receipt_hub_is_ahead"}
+            await home.minutes(15)
+            assert len(home.seals()) == 1
+            assert len(home.readings()) == 30
+
+    run(story)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"\x94\x01\x02\xc0\x90", bytes(500), b"\xdd\xff\xff\xff\xff"])
+def test_no_payload_ends_the_agent(home: Home, payload: bytes) -> None:
+    async def story() -> None:
+        async with home:
+            home.agent.receive_receipt(payload)
+            home.agent.receive_command(payload)
+            assert home.agent.counts["receipt_malformed"] == 1
+            assert home.agent.counts["command_malformed"] == 1
+
+    run(story)
+
+
+def command(home: Home, key: SigningKey, counter: int, kind: int, first: int = 0, last: int = 0) -> bytes:
+    expires = home.clock.now_unix_s() + 60
+    data = encode_command(Command(home.settings.domain, "home-17", counter, expires, kind, first, last))
+    return data + key.sign(data).signature
+
+
+def test_signed_commands_set_the_intervals_resend_and_restart_once_each(
+    home: Home, hub_key: SigningKey, quarter: int
+) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(15)
+            live = command(home, hub_key, 1, SET_INTERVAL, 10, 0)
+            home.agent.receive_command(live)
+            await home.minutes(3)
+            assert [m.seal.sealed_at_unix_s - quarter for m in home.seals()] == [900, 910, 920, 930]
+            for sequence in home.agent.outbox.take(0):
+                home.agent.outbox.finished(sequence, 10**9)
+            assert home.agent.outbox.take(10**9) == []
+            home.agent.receive_command(command(home, hub_key, 2, RESEND, 2, 9))
+            assert home.agent.outbox.take(10**9) == [2, 3, 4]
+            home.agent.receive_command(live)
+            assert home.agent.counts["command_repeated"] == 1
+        async with home:
+            await home.minutes(1)
+            assert home.seals()[-1].seal.sealed_at_unix_s == quarter + 940
+            home.agent.receive_command(live)
+            assert home.agent.counts["command_repeated"] == 1
+            assert not home.agent.stop.is_set()
+            home.agent.receive_command(command(home, hub_key, 3, RESTART))
+            assert home.agent.stop.is_set()
+
+    run(story)
+
+
+def test_a_journal_of_another_key_or_meter_is_not_continued(home: Home, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with home:
+            pass
+        journal = Journal(home.settings.journal.file, 2**26)
+        stranger = load_or_create_identity(tmp_path / "other.key")
+        with pytest.raises(JournalError, match="another key"):
+            get_enrolment(home.settings, stranger, journal)
+        journal.close()
+
+    run(story)
