@@ -1,0 +1,139 @@
+"""Every refusal the hub can give, in one tree, each with a stable code and an HTTP status.
+
+Rendered in one place (`hub/web.py`) as RFC 9457 problem details. 422 is for malformed input, 409 for states, 503 for
+a part of ours that is away; a 500 is our bug and never one of these.
+"""
+
+from __future__ import annotations
+
+
+class HubError(Exception):
+    """A named refusal. `detail` is for people; programs look at `code`."""
+
+    code = "hub_error"
+    status = 500
+    title = "The hub refused"
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail
+
+
+class SettingsInvalid(HubError):
+    """The environment does not describe a hub that could start."""
+
+    code, status, title = "settings_invalid", 500, "The configuration is invalid"
+
+
+class Unauthorized(HubError):
+    """No credentials, or wrong ones; which of the two is not told."""
+
+    code, status, title = "unauthorized", 401, "Credentials are missing or wrong"
+
+
+class MalformedInput(HubError):
+    """The request cannot be understood, whatever the state of the hub."""
+
+    code, status, title = "malformed_input", 422, "The request is malformed"
+
+
+class BodyTooLarge(HubError):
+    """The body exceeds what this route takes."""
+
+    code, status, title = "body_too_large", 413, "The request body is too large"
+
+
+class EnrolmentInvalid(HubError):
+    """The enrolment statement is not one, is not signed by the key it names, or is for another deployment."""
+
+    code, status, title = "enrolment_invalid", 422, "The enrolment statement is invalid"
+
+
+class MeterAlreadyRegistered(HubError):
+    """This meter id is taken."""
+
+    code, status, title = "meter_already_registered", 409, "This meter is already registered"
+
+
+class MeterKeyInUse(HubError):
+    """A key belongs to one meter for ever."""
+
+    code, status, title = "meter_key_in_use", 409, "This key already belongs to a meter"
+
+
+class MeterNotFound(HubError):
+    """No such meter."""
+
+    code, status, title = "meter_not_found", 404, "No such meter"
+
+
+class MeterNotActive(HubError):
+    """The meter is suspended or retired."""
+
+    code, status, title = "meter_not_active", 409, "The meter is not active"
+
+
+class MeterNotSuspended(HubError):
+    """Only a suspended meter can be resumed."""
+
+    code, status, title = "meter_not_suspended", 409, "The meter is not suspended"
+
+
+class SealNotFound(HubError):
+    """No such seal is stored."""
+
+    code, status, title = "seal_not_found", 404, "No such seal"
+
+
+class SealUnverifiable(HubError):
+    """The bytes are no seal of this meter: nothing was stored."""
+
+    code, status, title = "seal_unverifiable", 422, "These bytes are no valid seal of this meter"
+
+
+class QuarantineEntryNotFound(HubError):
+    """No such entry in the quarantine."""
+
+    code, status, title = "quarantine_entry_not_found", 404, "No such quarantine entry"
+
+
+class QuarantineAlreadyDecided(HubError):
+    """An operator has already released or rejected this entry."""
+
+    code, status, title = "quarantine_already_decided", 409, "This quarantine entry is already decided"
+
+
+class QuarantineNotReleasable(HubError):
+    """What no key of the meter signed, or what was signed twice, cannot become energy by an operator's word."""
+
+    code, status, title = "quarantine_not_releasable", 409, "This quarantine entry cannot be released"
+
+
+class IdempotencyKeyMissing(HubError):
+    """A POST that changes something must say under which key it may be repeated."""
+
+    code, status, title = "idempotency_key_missing", 400, "The Idempotency-Key header is missing or malformed"
+
+
+class IdempotencyKeyReused(HubError):
+    """The same key came with other content."""
+
+    code, status, title = "idempotency_key_reused", 422, "This Idempotency-Key was used with another request"
+
+
+class IdempotencyKeyInFlight(HubError):
+    """The first request with this key has not ended yet."""
+
+    code, status, title = "idempotency_key_in_flight", 409, "A request with this Idempotency-Key is in flight"
+
+
+class DatabaseAway(HubError):
+    """PostgreSQL does not answer; nothing was stored and nothing acknowledged."""
+
+    code, status, title = "database_away", 503, "The database does not answer"
+
+
+class LeaseLost(HubError):
+    """Another worker owns the shard now; the transaction that noticed is rolled back."""
+
+    code, status, title = "lease_lost", 503, "The shard belongs to another worker"

@@ -1,0 +1,1 @@
+"""The outside world that the hub talks to: one module per foreign interface."""

@@ -1,0 +1,71 @@
+"""Every figure that a hub process exposes to Prometheus, in one list so that names and units stay consistent.
+
+Each process has its own registry contents; the API serves them at /metrics, ingest and jobs on their metrics port.
+Labels never hold a meter id: their number must stay bounded.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+REGISTRY = CollectorRegistry()
+
+SHORT_DURATIONS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LAGS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3_600.0)
+BATCH_MESSAGES = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000)
+
+MESSAGES_RECEIVED = Counter(
+    "commonwatt_ingest_messages_received_total",
+    "Messages taken from the broker or posted.",
+    ["source"],
+    registry=REGISTRY,
+)
+MESSAGE_OUTCOMES = Counter(
+    "commonwatt_ingest_message_outcomes_total",
+    "What became of each message; the reason is empty for accepted ones and repeats.",
+    ["outcome", "reason"],
+    registry=REGISTRY,
+)
+READINGS_STORED = Counter(
+    "commonwatt_ingest_readings_stored_total", "Readings committed to the database.", registry=REGISTRY
+)
+BATCH_SIZE = Histogram(
+    "commonwatt_ingest_batch_messages",
+    "Messages stored by one transaction.",
+    buckets=BATCH_MESSAGES,
+    registry=REGISTRY,
+)
+BATCH_DURATION = Histogram(
+    "commonwatt_ingest_batch_seconds",
+    "From the first look at a batch to its commit.",
+    buckets=SHORT_DURATIONS_S,
+    registry=REGISTRY,
+)
+COMMIT_LAG = Histogram(
+    "commonwatt_ingest_commit_lag_seconds",
+    "From the arrival of a message to its commit.",
+    buckets=LAGS_S,
+    registry=REGISTRY,
+)
+RECEIPTS_PUBLISHED = Counter(
+    "commonwatt_ingest_receipts_published_total", "Committed receipts sent to meters.", registry=REGISTRY
+)
+LEASES_HELD = Gauge("commonwatt_ingest_shard_leases_held", "Shards that this process owns now.", registry=REGISTRY)
+DATABASE_RETRIES = Counter(
+    "commonwatt_ingest_database_retries_total",
+    "Batches tried again because the database was away.",
+    registry=REGISTRY,
+)
+
+API_REQUEST_DURATION = Histogram(
+    "commonwatt_api_request_seconds",
+    "Time to answer, by route template.",
+    ["method", "route", "status"],
+    buckets=SHORT_DURATIONS_S,
+    registry=REGISTRY,
+)
+
+OUTBOX_DEPTH = Gauge("commonwatt_outbox_unfinished_jobs", "Jobs waiting or running.", registry=REGISTRY)
+OUTBOX_JOBS = Counter(
+    "commonwatt_outbox_jobs_run_total", "Attempts at a job, by how they ended.", ["kind", "result"], registry=REGISTRY
+)

@@ -1,0 +1,1 @@
+"""The outbox: work for the world outside, written down in the business transaction and done after it."""

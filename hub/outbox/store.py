@@ -1,0 +1,136 @@
+"""The jobs table: written in business transactions, leased by workers.
+
+A lease is a row lock only for the moment of taking it; from then on it is a deadline and a fencing token, so that a
+worker which hung, and comes back after another took over, can no longer say how the job ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Column,
+    Connection,
+    Identity,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from hub.db import metadata
+
+outbox_jobs = Table(
+    "outbox_jobs",
+    metadata,
+    Column("job_id", BigInteger, Identity(always=True)),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("payload", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lease_token", BigInteger, nullable=False, server_default="0"),
+    Column("run_at", TIMESTAMP(timezone=True), nullable=False),
+    Column("leased_until", TIMESTAMP(timezone=True)),
+    Column("last_error", Text),
+    Column("created_at", TIMESTAMP(timezone=True), nullable=False),
+    Column("ended_at", TIMESTAMP(timezone=True)),
+    PrimaryKeyConstraint("job_id", name="outbox_jobs_pk"),
+)
+_UNFINISHED = outbox_jobs.c.state.in_(["waiting", "running"])
+Index("outbox_jobs_due_idx", outbox_jobs.c.run_at, postgresql_where=_UNFINISHED)
+Index(
+    "outbox_jobs_unfinished_idx",
+    outbox_jobs.c.subject,
+    outbox_jobs.c.kind,
+    outbox_jobs.c.job_id,
+    postgresql_where=_UNFINISHED,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A leased job. `attempts` counts this one too; `lease_token` proves that the lease is still ours."""
+
+    job_id: int
+    kind: str
+    subject: str
+    payload: Mapping[str, Any]
+    attempts: int
+    lease_token: int
+
+
+def add_job(connection: Connection, kind: str, subject: str, payload: Mapping[str, object], now: datetime) -> None:
+    """Write a job, due at once, in the caller's transaction."""
+    connection.execute(
+        outbox_jobs.insert().values(
+            kind=kind, subject=subject, payload=dict(payload), state="waiting", run_at=now, created_at=now
+        )
+    )
+
+
+def lease_due_job(connection: Connection, now: datetime, leased_until: datetime) -> Job | None:
+    """Take the job that has been due for longest, also one whose worker's lease ran out.
+
+    Jobs of one kind and subject run in the order in which they were written: while one is unfinished, the later wait.
+    """
+    row = connection.execute(
+        text(
+            """
+            UPDATE outbox_jobs
+            SET state = 'running', attempts = attempts + 1, lease_token = lease_token + 1,
+                leased_until = :leased_until
+            WHERE job_id = (
+                SELECT job_id FROM outbox_jobs AS due
+                WHERE run_at <= :now
+                  AND (state = 'waiting' OR (state = 'running' AND leased_until <= :now))
+                  AND NOT EXISTS (
+                      SELECT FROM outbox_jobs AS earlier
+                      WHERE earlier.subject = due.subject AND earlier.kind = due.kind
+                        AND earlier.job_id < due.job_id AND earlier.state IN ('waiting', 'running'))
+                ORDER BY run_at LIMIT 1
+                FOR UPDATE SKIP LOCKED)
+            RETURNING job_id, kind, subject, payload, attempts, lease_token
+            """
+        ),
+        {"now": now, "leased_until": leased_until},
+    ).one_or_none()
+    return None if row is None else Job(**row._mapping)
+
+
+def end_job(connection: Connection, job: Job, state: str, error: str | None, now: datetime) -> bool:
+    """Mark a job `done` or `given_up`. False if the lease had passed to someone else: nothing changed."""
+    return _update_leased(connection, job, state=state, last_error=error, leased_until=None, ended_at=now)
+
+
+def postpone_job(connection: Connection, job: Job, error: str, run_at: datetime) -> bool:
+    """Let a job wait until `run_at`. False if the lease had passed to someone else: nothing changed."""
+    return _update_leased(connection, job, state="waiting", last_error=error, leased_until=None, run_at=run_at)
+
+
+def count_unfinished_jobs(connection: Connection) -> int:
+    """How many jobs wait or run."""
+    return connection.execute(select(func.count()).select_from(outbox_jobs).where(_UNFINISHED)).scalar_one()
+
+
+def _update_leased(connection: Connection, job: Job, **changes: object) -> bool:
+    updated = connection.execute(
+        outbox_jobs.update()
+        .where(
+            outbox_jobs.c.job_id == job.job_id,
+            outbox_jobs.c.lease_token == job.lease_token,
+            outbox_jobs.c.state == "running",
+        )
+        .values(**changes)
+    )
+    return updated.rowcount == 1

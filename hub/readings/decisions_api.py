@@ -1,0 +1,88 @@
+"""HTTP for the quarantine: what is held, and an operator's word on it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import Field
+
+from hub.api_types import MeterName, MeterPath, Note, Page, Strict, decode_cursor, encode_cursor, iso
+from hub.dependencies import OnceOnly, Transaction, authenticate, refuse_query
+from hub.idempotency import Answer
+from hub.readings import queries, service
+from hub.registry import service as registry
+
+router = APIRouter(dependencies=[Depends(authenticate)])
+
+QuarantineId = Annotated[int, Path(ge=1, lt=2**63)]
+
+
+class QuarantineQuery(Page):
+    """Which entries; a filter left out means any."""
+
+    state: Literal["held", "released", "rejected"] | None = None
+    reason: str | None = Field(default=None, max_length=64, pattern="^[a-z_]+$")
+    meter_id: MeterName | None = None
+
+
+class Decision(Strict):
+    """Why; goes to the audit log."""
+
+    note: Note
+
+
+@router.get("/quarantine")
+def list_quarantine(query: Annotated[QuarantineQuery, Query()], connection: Transaction) -> dict[str, Any]:
+    """Entries, oldest first."""
+    [after_id] = decode_cursor(query.cursor, (0,))
+    entries = queries.list_quarantine(connection, query.state, query.reason, query.meter_id, after_id, query.limit + 1)
+    shown = entries[: query.limit]
+    more = len(entries) > query.limit
+    return {
+        "entries": [
+            {
+                **asdict(entry),
+                "message_hash": entry.message_hash.hex(),
+                "received_at": iso(entry.received_at),
+                "decided_at": None if entry.decided_at is None else iso(entry.decided_at),
+            }
+            for entry in shown
+        ],
+        "next_cursor": encode_cursor(shown[-1].quarantine_id) if more else None,
+    }
+
+
+@router.post("/quarantine/{quarantine_id}/release", dependencies=[Depends(refuse_query)])
+def release(quarantine_id: QuarantineId, body: Decision, once: OnceOnly) -> Response:
+    """Let a held seal count after all."""
+
+    def perform() -> Answer:
+        service.release(once.connection, quarantine_id, once.actor, body.note, once.now)
+        return {"quarantine_id": quarantine_id, "state": "released"}
+
+    return once.answer(body, 200, perform)
+
+
+@router.post("/quarantine/{quarantine_id}/reject", dependencies=[Depends(refuse_query)])
+def reject(quarantine_id: QuarantineId, body: Decision, once: OnceOnly) -> Response:
+    """Decide that a held message never counts."""
+
+    def perform() -> Answer:
+        service.reject(once.connection, quarantine_id, once.actor, body.note, once.now)
+        return {"quarantine_id": quarantine_id, "state": "rejected"}
+
+    return once.answer(body, 200, perform)
+
+
+@router.post("/meters/{meter_id}/backlog/release", dependencies=[Depends(refuse_query)])
+def release_backlog(meter_id: MeterPath, body: Decision, once: OnceOnly) -> Response:
+    """Release all seals of a meter that are held only for their age, as far as their chain verifies."""
+
+    def perform() -> Answer:
+        registry.get_meter(once.connection, meter_id)
+        released = service.release_backlog(once.connection, meter_id, once.actor, body.note, once.now)
+        return {"meter_id": meter_id, "released": released}
+
+    return once.answer(body, 200, perform)

@@ -1,0 +1,48 @@
+"""`POST /readings/seals`: the same bytes that a meter publishes, over HTTP. No token: the signature speaks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from hub.api_types import MeterName, Parameters
+from hub.dependencies import Now, TheHub
+from hub.readings import service
+from hub.readings.rules import Policy
+
+PATH = "/readings/seals"
+
+router = APIRouter()
+
+
+class PostedBy(Parameters):
+    """Whose seal it is."""
+
+    meter_id: MeterName
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body; its size is bounded before any route is reached (`hub/web.py`)."""
+    return await request.body()
+
+
+@router.post(PATH)
+def post_seal(
+    query: Annotated[PostedBy, Query()],
+    message: Annotated[bytes, Depends(read_body)],
+    hub: TheHub,
+    now: Now,
+) -> dict[str, Any]:
+    """Store a seal. 200 says that it is stored durably, whether it counts or not; repeating it is harmless."""
+    settings = hub.settings
+    policy = Policy(settings.community_id, settings.domain, settings.backlog_age_max_s)
+    posted = service.receive_posted(hub.engine, policy, query.meter_id, message, now)
+    return {
+        "committed": True,
+        "state": posted.state,
+        "reason": posted.reason or None,
+        "key_epoch": posted.key_epoch,
+        "sequence": posted.sequence,
+        "contiguous_sequence": posted.contiguous_sequence,
+    }

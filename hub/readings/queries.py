@@ -1,0 +1,313 @@
+"""What people and programs ask about stored readings: the reading side's SQL, one statement per function.
+
+Every range is half-open, every page follows a key; nothing here locks or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, text
+
+from hub.errors import SealNotFound
+from hub.readings.energy import Closing, Energy, Jump, interval_energies, sum_by_bucket
+from protocol.settlement import first_closed_until
+
+
+@dataclass(frozen=True)
+class RawReading:
+    """One reading as stored: cumulative Wh, and the instantaneous values if the meter sent them."""
+
+    time: datetime
+    production_wh: int
+    consumption_wh: int
+    power_w: int | None
+    voltage_dv: int | None
+    frequency_mhz: int | None
+    flags: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the stream of a meter's key has come."""
+
+    highest_sequence: int
+    contiguous_sequence: int
+
+
+@dataclass(frozen=True)
+class SealLine:
+    """A stored seal without its bytes."""
+
+    key_epoch: int
+    sequence: int
+    state: str
+    linked: bool
+    seal_hash: bytes
+    sealed_at_unix_s: int
+    closed_until_unix_s: int
+    production_wh: int
+    consumption_wh: int
+    surplus_wh: int
+    first_reading_unix_s: int
+    last_reading_unix_s: int
+    reading_count: int
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The bytes that the meter signed and sent, and what became of them."""
+
+    message: bytes
+    seal_hash: bytes
+    state: str
+    received_at: datetime
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Sequences that no stored seal has, from first to last."""
+
+    key_epoch: int
+    first_sequence: int
+    last_sequence: int
+    detected_at: datetime
+    asked_at: datetime | None
+
+
+@dataclass(frozen=True)
+class QuarantineLine:
+    """An entry of the quarantine without its bytes."""
+
+    quarantine_id: int
+    meter_id: str | None
+    key_epoch: int | None
+    sequence: int | None
+    topic: str
+    reason: str
+    detail: str
+    verified: bool
+    message_hash: bytes
+    received_at: datetime
+    state: str
+    decided_by: str | None
+    decided_at: datetime | None
+    decision_note: str | None
+
+
+def list_readings(
+    connection: Connection, meter_no: int, start: datetime, end: datetime, limit: int
+) -> list[RawReading]:
+    """Readings in [start, end) in time order, at most `limit`."""
+    rows = connection.execute(
+        text(
+            "SELECT time, production_wh, consumption_wh, power_w, voltage_dv, frequency_mhz, flags FROM readings"
+            " WHERE meter_no = :meter_no AND time >= :start AND time < :end ORDER BY time LIMIT :limit"
+        ),
+        {"meter_no": meter_no, "start": start, "end": end, "limit": limit},
+    )
+    return [RawReading(*row) for row in rows]
+
+
+def find_latest_reading(connection: Connection, meter_no: int) -> RawReading | None:
+    """The newest reading."""
+    row = connection.execute(
+        text(
+            "SELECT time, production_wh, consumption_wh, power_w, voltage_dv, frequency_mhz, flags FROM readings"
+            " WHERE meter_no = :meter_no ORDER BY time DESC LIMIT 1"
+        ),
+        {"meter_no": meter_no},
+    ).one_or_none()
+    return None if row is None else RawReading(*row)
+
+
+def list_energies(
+    connection: Connection, meter_no: int, start_unix_s: int, end_unix_s: int, bucket_s: int
+) -> list[Energy]:
+    """Energy per bucket in [start, end), both aligned to the bucket; buckets without a reading are absent."""
+    energies: list[Energy] = []
+    for base, closings, jumps in _counters(connection, meter_no, start_unix_s, end_unix_s):
+        energies += interval_energies(base, closings, jumps)
+    return sum_by_bucket(energies, bucket_s)
+
+
+def _counters(
+    connection: Connection, meter_no: int, start_unix_s: int, end_unix_s: int
+) -> list[tuple[Closing, list[Closing], list[Jump]]]:
+    """Per key epoch: the closing before the range, the closings in it, and the uncounted seals since that base."""
+    times = {"meter_no": meter_no, "start": _utc(start_unix_s), "end": _utc(end_unix_s)}
+    bases = connection.execute(_BASES, times).all()
+    closings: dict[int, list[Closing]] = {}
+    for key_epoch, *closing in connection.execute(_CLOSINGS, times):
+        closings.setdefault(key_epoch, []).append(Closing(*closing))
+    jumps: dict[int, list[Jump]] = {}
+    for key_epoch, *jump in connection.execute(_JUMPS, times):
+        jumps.setdefault(key_epoch, []).append(Jump(*jump))
+    found = []
+    for base in bases:
+        if base.key_epoch not in closings:
+            continue
+        valid_from_unix_s = int(base.valid_from.timestamp())
+        if base.last_reading_unix_s is None:
+            before = Closing(
+                first_closed_until(valid_from_unix_s),
+                valid_from_unix_s - 1,
+                base.starting_production_wh,
+                base.starting_consumption_wh,
+            )
+        else:
+            before = Closing(
+                base.interval_end_unix_s, base.last_reading_unix_s, base.production_wh, base.consumption_wh
+            )
+        found.append((before, closings[base.key_epoch], jumps.get(base.key_epoch, [])))
+    return found
+
+
+_BASES = text(
+    """
+    SELECT k.key_epoch, k.valid_from,
+           k.production_wh AS starting_production_wh, k.consumption_wh AS starting_consumption_wh,
+           extract(epoch FROM c.interval_end)::bigint AS interval_end_unix_s,
+           extract(epoch FROM c.last_reading_at)::bigint AS last_reading_unix_s,
+           c.production_wh, c.consumption_wh
+    FROM meter_keys AS k
+    LEFT JOIN LATERAL (
+        SELECT interval_end, last_reading_at, production_wh, consumption_wh FROM interval_closings
+        WHERE meter_no = k.meter_no AND key_epoch = k.key_epoch AND interval_end <= :start
+        ORDER BY interval_end DESC LIMIT 1) AS c ON true
+    WHERE k.meter_no = :meter_no
+    ORDER BY k.key_epoch
+    """
+)
+
+_CLOSINGS = text(
+    """
+    SELECT key_epoch, extract(epoch FROM interval_end)::bigint, extract(epoch FROM last_reading_at)::bigint,
+           production_wh, consumption_wh
+    FROM interval_closings
+    WHERE meter_no = :meter_no AND interval_end > :start AND interval_end <= :end
+    ORDER BY key_epoch, interval_end
+    """
+)
+
+_JUMPS = text(
+    """
+    SELECT s.key_epoch, s.last_reading_unix_s,
+           s.last_production_wh - coalesce(before.last_production_wh, k.production_wh),
+           s.last_consumption_wh - coalesce(before.last_consumption_wh, k.consumption_wh)
+    FROM seals AS s
+    JOIN meter_keys AS k USING (meter_no, key_epoch)
+    LEFT JOIN LATERAL (
+        SELECT last_production_wh, last_consumption_wh FROM seals
+        WHERE meter_no = s.meter_no AND key_epoch = s.key_epoch AND sequence < s.sequence
+        ORDER BY sequence DESC LIMIT 1) AS before ON true
+    WHERE s.meter_no = :meter_no AND s.state IN ('quarantined', 'rejected')
+      AND s.last_reading_unix_s < extract(epoch FROM CAST(:end AS timestamptz))
+    """
+)
+"""The nearest earlier seal stands in for a missing one, so that energy vouched for by an uncounted seal alone does not
+count either; it does as soon as the missing one arrives."""
+
+
+def get_progress(connection: Connection, meter_no: int, key_epoch: int) -> Progress:
+    """How far the stream of this key has come."""
+    row = connection.execute(
+        text(
+            "SELECT highest_sequence, contiguous_sequence FROM meter_streams"
+            " WHERE meter_no = :meter_no AND key_epoch = :key_epoch"
+        ),
+        {"meter_no": meter_no, "key_epoch": key_epoch},
+    ).one()
+    return Progress(*row)
+
+
+_SEAL_LINE = (
+    "key_epoch, sequence, state, linked, seal_hash, sealed_at_unix_s, closed_until_unix_s, production_wh,"
+    " consumption_wh, surplus_wh, first_reading_unix_s, last_reading_unix_s, reading_count, received_at"
+)
+
+
+def list_seals(connection: Connection, meter_no: int, after: tuple[int, int], limit: int) -> Sequence[SealLine]:
+    """Seals in the order of (key epoch, sequence), beginning behind `after`."""
+    rows = connection.execute(
+        text(
+            f"SELECT {_SEAL_LINE} FROM seals WHERE meter_no = :meter_no"  # noqa: S608
+            " AND (key_epoch, sequence) > (:key_epoch, :sequence) ORDER BY key_epoch, sequence LIMIT :limit"
+        ),
+        {"meter_no": meter_no, "key_epoch": after[0], "sequence": after[1], "limit": limit},
+    )
+    return [SealLine(*row) for row in rows]
+
+
+def find_latest_seal(connection: Connection, meter_no: int, key_epoch: int) -> SealLine | None:
+    """The stored seal with the highest sequence."""
+    row = connection.execute(
+        text(
+            f"SELECT {_SEAL_LINE} FROM seals WHERE meter_no = :meter_no AND key_epoch = :key_epoch"  # noqa: S608
+            " ORDER BY sequence DESC LIMIT 1"
+        ),
+        {"meter_no": meter_no, "key_epoch": key_epoch},
+    ).one_or_none()
+    return None if row is None else SealLine(*row)
+
+
+def get_evidence(connection: Connection, meter_no: int, key_epoch: int, sequence: int) -> Evidence:
+    """The message of a stored seal, byte for byte. Raises SealNotFound."""
+    row = connection.execute(
+        text(
+            "SELECT e.message, s.seal_hash, s.state, s.received_at FROM seals AS s"
+            " JOIN evidence AS e USING (meter_no, key_epoch, sequence, received_at)"
+            " WHERE s.meter_no = :meter_no AND s.key_epoch = :key_epoch AND s.sequence = :sequence"
+        ),
+        {"meter_no": meter_no, "key_epoch": key_epoch, "sequence": sequence},
+    ).one_or_none()
+    if row is None:
+        raise SealNotFound(f"key epoch {key_epoch}, sequence {sequence}")
+    return Evidence(*row)
+
+
+def list_gaps(connection: Connection, meter_no: int, after: tuple[int, int], limit: int) -> Sequence[Gap]:
+    """Missing ranges in order, beginning behind `after` (key epoch, first sequence)."""
+    rows = connection.execute(
+        text(
+            "SELECT key_epoch, first_sequence, last_sequence, detected_at, asked_at FROM seal_gaps"
+            " WHERE meter_no = :meter_no AND (key_epoch, first_sequence) > (:key_epoch, :sequence)"
+            " ORDER BY key_epoch, first_sequence LIMIT :limit"
+        ),
+        {"meter_no": meter_no, "key_epoch": after[0], "sequence": after[1], "limit": limit},
+    )
+    return [Gap(*row) for row in rows]
+
+
+def list_quarantine(
+    connection: Connection,
+    state: str | None,
+    reason: str | None,
+    meter_id: str | None,
+    after_id: int,
+    limit: int,
+) -> Sequence[QuarantineLine]:
+    """Entries by id, beginning behind `after_id`; None means any."""
+    rows = connection.execute(
+        text(
+            """
+            SELECT q.quarantine_id, m.meter_id, q.key_epoch, q.sequence, q.topic, q.reason, q.detail, q.verified,
+                   q.message_hash, q.received_at, q.state, q.decided_by, q.decided_at, q.decision_note
+            FROM quarantine AS q LEFT JOIN meters AS m USING (meter_no)
+            WHERE q.quarantine_id > :after_id
+              AND (CAST(:state AS text) IS NULL OR q.state = :state)
+              AND (CAST(:reason AS text) IS NULL OR q.reason = :reason)
+              AND (CAST(:meter_id AS text) IS NULL OR m.meter_id = :meter_id)
+            ORDER BY q.quarantine_id LIMIT :limit
+            """
+        ),
+        {"state": state, "reason": reason, "meter_id": meter_id, "after_id": after_id, "limit": limit},
+    )
+    return [QuarantineLine(*row) for row in rows]
+
+
+def _utc(unix_s: int) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)

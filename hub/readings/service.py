@@ -1,0 +1,390 @@
+"""Use cases of the readings domain. Each takes a transaction, decides by the rules, writes by the store.
+
+`ingest` is the hot path: lock the streams of the batch, read what the rules need, judge message by message, write
+everything, return. The caller commits and only then acknowledges. The database is the only memory: a worker that dies
+anywhere loses nothing but time, and a seal posted over HTTP or through another worker meets the same locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+
+from hub import audit, metrics
+from hub.db import driver, ensure_monthly_partitions, ensure_months, transaction
+from hub.errors import (
+    MeterNotFound,
+    QuarantineAlreadyDecided,
+    QuarantineEntryNotFound,
+    QuarantineNotReleasable,
+    SealUnverifiable,
+)
+from hub.readings import decisions_store, store
+from hub.readings.envelope import (
+    UNKNOWN_METER,
+    Arrival,
+    KeyRing,
+    MeterKeys,
+    Refusal,
+    VerifiedSeal,
+    decode_readings,
+    open_envelopes,
+)
+from hub.readings.rules import (
+    EQUIVOCATION,
+    RELEASABLE,
+    TOO_OLD,
+    Outcome,
+    Policy,
+    State,
+    Stream,
+    Verdict,
+    judge,
+)
+from hub.registry import service as registry
+from protocol.committed import Committed
+from protocol.errors import ProtocolError
+from protocol.limits import FUTURE_MAX_S
+from protocol.seal import split_message
+from protocol.settlement import interval_end
+from protocol.topics import check_meter_id, topic
+
+UNVERIFIED_KEPT_MAX: Final = 1_000
+"""Messages without a valid signature that are kept per topic; beyond it they are counted and logged, so that a
+device that babbles cannot fill the disk. Verified seals are always kept."""
+
+
+@dataclass(slots=True)
+class Ingested:
+    """What a batch did. `receipts` tells each meter what is stored now; publish them after the commit."""
+
+    verdicts: list[tuple[VerifiedSeal, Verdict]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    refusals_not_kept: int = 0
+    receipts: dict[str, Committed] = field(default_factory=dict)
+    readings_stored: int = 0
+    streams: dict[tuple[int, int], Stream] = field(default_factory=dict)
+
+
+def ingest(connection: Connection, opened: Sequence[VerifiedSeal | Refusal], policy: Policy, now: datetime) -> Ingested:
+    """Judge and store a batch in the caller's transaction. Raises only what the database raises."""
+    done = Ingested(refusals=[result for result in opened if isinstance(result, Refusal)])
+    sealed = [result for result in opened if isinstance(result, VerifiedSeal)]
+    db = driver(connection)
+    if sealed:
+        done.streams = _load_streams(db, sealed)
+        now_unix_s = int(now.timestamp())
+        done.verdicts = [
+            (one, judge(done.streams[one.meter_no, one.key_epoch], one, policy, now_unix_s)) for one in sealed
+        ]
+        _write(connection, done, now)
+        _complete_hashes(db, done.streams)
+        done.receipts = {stream.meter_id: receipt_of(stream) for stream in _newest_epochs(done.streams)}
+    _keep_refusals(db, done, now)
+    return done
+
+
+def receipt_of(stream: Stream) -> Committed:
+    """What may be told to the meter once the transaction is committed."""
+    return Committed(stream.key_epoch, stream.contiguous_sequence, stream.contiguous_seal_hash, stream.ranges_beyond())
+
+
+def _newest_epochs(streams: dict[tuple[int, int], Stream]) -> list[Stream]:
+    newest: dict[int, Stream] = {}
+    for (meter_no, key_epoch), stream in streams.items():
+        if meter_no not in newest or newest[meter_no].key_epoch < key_epoch:
+            newest[meter_no] = stream
+    return list(newest.values())
+
+
+def _load_streams(db: store.Driver, sealed: Sequence[VerifiedSeal]) -> dict[tuple[int, int], Stream]:
+    keys = sorted({(one.meter_no, one.key_epoch) for one in sealed})
+    store.lock_streams_for_update(db, keys)
+    streams = store.list_streams(db, keys)
+    wanted = {
+        (one.meter_no, one.key_epoch, needed)
+        for one in sealed
+        for needed in streams[one.meter_no, one.key_epoch].needed(one.seal.sequence)
+        if needed > 0
+    }
+    by_gap = {
+        (one.meter_no, one.key_epoch, one.seal.sequence + 1)
+        for one in sealed
+        if one.seal.sequence < streams[one.meter_no, one.key_epoch].highest_sequence
+    }
+    for meter_no, key_epoch, received_at, facts in store.list_seal_facts(db, sorted(wanted)):
+        if not facts.linked and (meter_no, key_epoch, facts.sequence) in by_gap:
+            message = store.find_evidence(db, meter_no, key_epoch, facts.sequence, received_at)
+            assert message is not None, "every stored seal has its evidence"
+            facts.readings = decode_readings(split_message(message).section)
+        streams[meter_no, key_epoch].known[facts.sequence] = facts
+    return streams
+
+
+def _write(connection: Connection, done: Ingested, now: datetime) -> None:
+    db = driver(connection)
+    admitted = [(one, verdict.facts) for one, verdict in done.verdicts if verdict.facts]
+    if admitted:
+        accepted = [(one, facts) for one, facts in admitted if facts.state is State.ACCEPTED]
+        store.copy_seals(
+            db, [(one.meter_no, one.key_epoch, facts, one.arrival.payload) for one, facts in admitted], now
+        )
+        store.copy_readings(db, [(one.meter_no, one.readings) for one, _ in accepted])
+        store.upsert_interval_closings(db, [(one.meter_no, one.key_epoch, one.readings) for one, _ in accepted])
+        done.readings_stored = sum(len(one.readings) for one, _ in accepted)
+        touched = {(one.meter_no, one.key_epoch) for one, _ in admitted}
+        store.update_streams(db, [done.streams[key] for key in sorted(touched)])
+    in_batch = {(one.meter_no, one.key_epoch, one.seal.sequence) for one, _ in admitted}
+    _settle_successors(connection, done, in_batch, now)
+    _keep_quarantined(connection, done, now)
+    gapped = [stream for stream in done.streams.values() if stream.gaps_changed]
+    if gapped:
+        store.replace_gaps(db, gapped, now)
+
+
+def _settle_successors(
+    connection: Connection, done: Ingested, in_batch: set[tuple[int, int, int]], now: datetime
+) -> None:
+    """Write what late predecessors showed about seals stored before this batch."""
+    db = driver(connection)
+    linked = []
+    for one, verdict in done.verdicts:
+        successor = verdict.successor
+        if successor is None:
+            continue
+        key = (one.meter_no, one.key_epoch, successor.sequence)
+        if key not in in_batch:
+            linked.append(key)
+            if verdict.successor_fault:
+                decisions_store.withdraw_readings(db, *key[:2], successor)
+                decisions_store.set_seal_state(db, *key, State.QUARANTINED)
+        if verdict.successor_fault:
+            reason, detail = verdict.successor_fault
+            name = topic_of(one)
+            row = (*key, name, reason, detail, True, None, successor.seal_hash, now)
+            store.insert_quarantine(db, [row])
+    if linked:
+        store.link_seals(db, linked)
+
+
+def topic_of(one: VerifiedSeal) -> str:
+    """The topic a seal came on, which is also its meter's name in the quarantine."""
+    return one.arrival.topic
+
+
+def _keep_quarantined(connection: Connection, done: Ingested, now: datetime) -> None:
+    db = driver(connection)
+    rows = []
+    for one, verdict in done.verdicts:
+        if verdict.outcome is Outcome.QUARANTINED:
+            kept: tuple[bytes | None, bytes] = (None, one.seal_hash)
+        elif verdict.outcome is Outcome.EQUIVOCATION:
+            kept = (one.arrival.payload, sha256(one.arrival.payload).digest())
+        else:
+            continue
+        rows.append(
+            (
+                one.meter_no,
+                one.key_epoch,
+                one.seal.sequence,
+                topic_of(one),
+                verdict.reason,
+                verdict.detail,
+                True,
+                *kept,
+                now,
+            )
+        )
+        if verdict.outcome is Outcome.EQUIVOCATION and registry.suspend_for_equivocation(
+            connection, one.meter_no, one.meter_id, verdict.detail, now
+        ):
+            store.insert_alarm(
+                db, EQUIVOCATION, one.meter_no, {"sequence": one.seal.sequence, "detail": verdict.detail}, now
+            )
+            for key, stream in done.streams.items():
+                if key[0] == one.meter_no:
+                    stream.meter_state = "suspended"
+    if rows:
+        store.insert_quarantine(db, rows)
+
+
+def _keep_refusals(db: store.Driver, done: Ingested, now: datetime) -> None:
+    if not done.refusals:
+        return
+    kept = store.count_unverified_quarantine(db, [refusal.arrival.topic for refusal in done.refusals])
+    rows = []
+    for refusal in done.refusals:
+        name = refusal.arrival.topic
+        if kept.get(name, 0) >= UNVERIFIED_KEPT_MAX:
+            done.refusals_not_kept += 1
+            continue
+        kept[name] = kept.get(name, 0) + 1
+        payload = refusal.arrival.payload
+        digest = sha256(payload).digest()
+        rows.append((refusal.meter_no, None, None, name, refusal.reason, refusal.detail, False, payload, digest, now))
+    if rows:
+        store.insert_quarantine(db, rows)
+
+
+def _complete_hashes(db: store.Driver, streams: dict[tuple[int, int], Stream]) -> None:
+    """Fetch the hash of a contiguous end that lies beyond what the batch had loaded."""
+    unknown = [
+        (stream.meter_no, stream.key_epoch, stream.contiguous_sequence)
+        for stream in streams.values()
+        if stream.contiguous_sequence and stream.contiguous_seal_hash is None
+    ]
+    if not unknown:
+        return
+    for meter_no, key_epoch, _, facts in store.list_seal_facts(db, unknown):
+        streams[meter_no, key_epoch].contiguous_seal_hash = facts.seal_hash
+    store.update_streams(db, [streams[key[:2]] for key in unknown])
+
+
+# --- one seal over HTTP ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Posted:
+    """The answer to a posted seal, true once the transaction is committed."""
+
+    state: str
+    reason: str
+    key_epoch: int
+    sequence: int
+    contiguous_sequence: int
+
+
+def receive_posted(engine: Engine, policy: Policy, meter_id: str, message: bytes, now: datetime) -> Posted:
+    """Store one posted seal in a transaction of its own.
+
+    Raises MeterNotFound, or SealUnverifiable when no key of the meter signed these bytes: nothing is kept then,
+    because anybody may post.
+    """
+    try:
+        name = topic(policy.community_id, check_meter_id(meter_id), "seals")
+    except ProtocolError as fault:
+        raise MeterNotFound(meter_id) from fault
+    metrics.MESSAGES_RECEIVED.labels("http").inc()
+    [opened] = open_envelopes([Arrival(name, message)], policy.community_id, policy.domain, key_ring(engine))
+    if isinstance(opened, Refusal):
+        metrics.MESSAGE_OUTCOMES.labels("refused", opened.reason).inc()
+        if opened.reason == UNKNOWN_METER:
+            raise MeterNotFound(meter_id)
+        raise SealUnverifiable(f"{opened.reason}: {opened.detail}")
+    ensure_months(engine, months_of([opened], policy, now))
+    with transaction(engine) as connection:
+        done = ingest(connection, [opened], policy, now)
+    count(done)
+    [(_, verdict)] = done.verdicts
+    stream = done.streams[opened.meter_no, opened.key_epoch]
+    outcome = Outcome.QUARANTINED if verdict.outcome is Outcome.EQUIVOCATION else verdict.outcome
+    return Posted(outcome.value, verdict.reason, opened.key_epoch, opened.seal.sequence, stream.contiguous_sequence)
+
+
+def key_ring(engine: Engine) -> KeyRing:
+    """A key ring that reads from this database, each time in a transaction of its own."""
+
+    def load(meter_ids: Sequence[str]) -> list[MeterKeys]:
+        with transaction(engine) as connection:
+            return store.list_meter_keys(driver(connection), meter_ids)
+
+    return KeyRing(load)
+
+
+def months_of(opened: Sequence[VerifiedSeal | Refusal], policy: Policy, now: datetime) -> set[tuple[int, int]]:
+    """The months whose partitions a batch may write to: of its arrival, its readings and their intervals.
+
+    Readings outside what the policy accepts are not stored, so a liar's clock creates no partition.
+    """
+    earliest_unix_s = int(now.timestamp()) - policy.backlog_age_max_s
+    latest_unix_s = int(now.timestamp()) + FUTURE_MAX_S
+    times = {
+        time_unix_s
+        for one in opened
+        if isinstance(one, VerifiedSeal)
+        for time_unix_s in (one.readings.times_unix_s[0], one.readings.times_unix_s[-1])
+        if earliest_unix_s <= time_unix_s <= latest_unix_s
+    }
+    moments = [now, *(store.utc(time) for time in times), *(store.utc(interval_end(time)) for time in times)]
+    return {(moment.year, moment.month) for moment in moments}
+
+
+def count(done: Ingested) -> None:
+    """Add a committed batch to the metrics."""
+    metrics.READINGS_STORED.inc(done.readings_stored)
+    for _, verdict in done.verdicts:
+        metrics.MESSAGE_OUTCOMES.labels(verdict.outcome.value, verdict.reason).inc()
+    for refusal in done.refusals:
+        metrics.MESSAGE_OUTCOMES.labels("refused", refusal.reason).inc()
+
+
+# --- what an operator decides ----------------------------------------------------------------------------------
+
+
+def release(connection: Connection, quarantine_id: int, actor: str, note: str, now: datetime) -> None:
+    """Let a quarantined seal count after all. Audited.
+
+    Raises QuarantineEntryNotFound, QuarantineAlreadyDecided, or QuarantineNotReleasable for what contradicts the
+    meter's own signatures.
+    """
+    entry = _undecided(connection, quarantine_id)
+    if entry.reason not in RELEASABLE or entry.sequence is None or entry.key_epoch is None:
+        raise QuarantineNotReleasable(entry.reason)
+    assert entry.meter_no is not None
+    _count_after_all(connection, entry.meter_no, entry.key_epoch, entry.sequence)
+    _decide(connection, quarantine_id, "released", actor, note, now)
+
+
+def reject(connection: Connection, quarantine_id: int, actor: str, note: str, now: datetime) -> None:
+    """Decide that a quarantined message never counts. Audited. Raises as `release` does."""
+    entry = _undecided(connection, quarantine_id)
+    if entry.sequence is not None and entry.meter_no is not None and entry.reason != EQUIVOCATION:
+        assert entry.key_epoch is not None
+        decisions_store.set_seal_state(
+            driver(connection), entry.meter_no, entry.key_epoch, entry.sequence, State.REJECTED
+        )
+    _decide(connection, quarantine_id, "rejected", actor, note, now)
+
+
+def release_backlog(connection: Connection, meter_id: str, actor: str, note: str, now: datetime) -> int:
+    """Release all seals of a meter that are held only for their age and whose chain verifies. Returns how many."""
+    db = driver(connection)
+    entries = decisions_store.list_linked_for_update(db, meter_id, TOO_OLD)
+    for entry in entries:
+        assert entry.meter_no is not None and entry.key_epoch is not None and entry.sequence is not None
+        _count_after_all(connection, entry.meter_no, entry.key_epoch, entry.sequence)
+        _decide(connection, entry.quarantine_id, "released", actor, note, now)
+    return len(entries)
+
+
+def _undecided(connection: Connection, quarantine_id: int) -> decisions_store.Entry:
+    entry = decisions_store.find_entry_for_update(driver(connection), quarantine_id)
+    if entry is None:
+        raise QuarantineEntryNotFound(str(quarantine_id))
+    if entry.state != "held":
+        raise QuarantineAlreadyDecided(entry.state)
+    return entry
+
+
+def _count_after_all(connection: Connection, meter_no: int, key_epoch: int, sequence: int) -> None:
+    db = driver(connection)
+    store.lock_streams_for_update(db, [(meter_no, key_epoch)])
+    [(_, _, received_at, facts)] = store.list_seal_facts(db, [(meter_no, key_epoch, sequence)])
+    message = store.find_evidence(db, meter_no, key_epoch, sequence, received_at)
+    assert message is not None, "every stored seal has its evidence"
+    readings = decode_readings(split_message(message).section)
+    ends = (facts.first_reading_unix_s, interval_end(facts.last_reading_unix_s))
+    ensure_monthly_partitions(connection, [(moment.year, moment.month) for moment in map(store.utc, ends)])
+    store.copy_readings(db, [(meter_no, readings)])
+    store.upsert_interval_closings(db, [(meter_no, key_epoch, readings)])
+    decisions_store.set_seal_state(db, meter_no, key_epoch, sequence, State.RELEASED)
+
+
+def _decide(connection: Connection, quarantine_id: int, state: str, actor: str, note: str, now: datetime) -> None:
+    decisions_store.set_decision(driver(connection), quarantine_id, state, actor, note, now)
+    audit.append_audit(connection, now, actor, f"quarantine.{state}", f"quarantine:{quarantine_id}", {"note": note})

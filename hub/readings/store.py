@@ -1,0 +1,511 @@
+"""Tables of the readings domain, and the statements that write them.
+
+The hot path speaks to psycopg directly: arrays in, COPY for what is new. Reading for people is in `queries.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import psycopg
+from psycopg.rows import TupleRow
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from hub.db import metadata
+from hub.readings.envelope import MeterKeys, Readings
+from hub.readings.rules import SealFacts, State, Stream, closings, enrolment_facts
+from protocol.seal import NO_PREDECESSOR
+from protocol.settlement import first_closed_until
+
+Driver = psycopg.Connection[Any]
+
+_BIG = BigInteger
+_TIME = DateTime(timezone=True)
+
+meter_streams = Table(
+    "meter_streams",
+    metadata,
+    Column("meter_no", Integer, primary_key=True, autoincrement=False),
+    Column("key_epoch", Integer, primary_key=True, autoincrement=False),
+    Column("highest_sequence", _BIG, nullable=False),
+    Column("contiguous_sequence", _BIG, nullable=False),
+    Column("contiguous_seal_hash", LargeBinary),
+    ForeignKeyConstraint(["meter_no", "key_epoch"], ["meter_keys.meter_no", "meter_keys.key_epoch"]),
+    CheckConstraint("contiguous_sequence <= highest_sequence", name="order"),
+)
+
+seals = Table(
+    "seals",
+    metadata,
+    Column("meter_no", Integer, primary_key=True, autoincrement=False),
+    Column("key_epoch", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", _BIG, primary_key=True, autoincrement=False),
+    Column("state", Text, CheckConstraint("true", name="state"), nullable=False),
+    Column("linked", Boolean, nullable=False),
+    Column("seal_hash", LargeBinary, nullable=False),
+    Column("previous_seal_hash", LargeBinary, nullable=False),
+    Column("sealed_at_unix_s", _BIG, nullable=False),
+    Column("closed_until_unix_s", _BIG, nullable=False),
+    Column("production_wh", _BIG, nullable=False),
+    Column("consumption_wh", _BIG, nullable=False),
+    Column("surplus_wh", _BIG, nullable=False),
+    Column("first_reading_unix_s", _BIG, nullable=False),
+    Column("first_production_wh", _BIG, nullable=False),
+    Column("first_consumption_wh", _BIG, nullable=False),
+    Column("last_reading_unix_s", _BIG, nullable=False),
+    Column("last_production_wh", _BIG, nullable=False),
+    Column("last_consumption_wh", _BIG, nullable=False),
+    Column("reading_count", Integer, nullable=False),
+    Column("received_at", _TIME, nullable=False),
+    Index(
+        "seals_not_accepted_idx",
+        "meter_no",
+        "key_epoch",
+        "sequence",
+        postgresql_where=text("state IN ('quarantined', 'rejected')"),
+    ),
+)
+
+seal_gaps = Table(
+    "seal_gaps",
+    metadata,
+    Column("meter_no", Integer, primary_key=True, autoincrement=False),
+    Column("key_epoch", Integer, primary_key=True, autoincrement=False),
+    Column("first_sequence", _BIG, primary_key=True, autoincrement=False),
+    Column("last_sequence", _BIG, nullable=False),
+    Column("detected_at", _TIME, nullable=False),
+    Column("asked_at", _TIME),
+    CheckConstraint("first_sequence <= last_sequence", name="order"),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("meter_no", Integer, primary_key=True, autoincrement=False),
+    Column("key_epoch", Integer, primary_key=True, autoincrement=False),
+    Column("sequence", _BIG, primary_key=True, autoincrement=False),
+    Column("received_at", _TIME, primary_key=True),
+    Column("message", LargeBinary, nullable=False),
+    postgresql_partition_by="RANGE (received_at)",
+)
+
+readings = Table(
+    "readings",
+    metadata,
+    Column("meter_no", Integer, primary_key=True, autoincrement=False),
+    Column("time", _TIME, primary_key=True),
+    Column("production_wh", _BIG, nullable=False),
+    Column("consumption_wh", _BIG, nullable=False),
+    Column("power_w", Integer),
+    Column("voltage_dv", Integer),
+    Column("frequency_mhz", Integer),
+    Column("flags", SmallInteger, nullable=False),
+    postgresql_partition_by="RANGE (time)",
+)
+
+interval_closings = Table(
+    "interval_closings",
+    metadata,
+    Column("meter_no", Integer, primary_key=True, autoincrement=False),
+    Column("key_epoch", Integer, primary_key=True, autoincrement=False),
+    Column("interval_end", _TIME, primary_key=True),
+    Column("last_reading_at", _TIME, nullable=False),
+    Column("production_wh", _BIG, nullable=False),
+    Column("consumption_wh", _BIG, nullable=False),
+    postgresql_partition_by="RANGE (interval_end)",
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("quarantine_id", _BIG, Identity(always=True), primary_key=True),
+    Column("meter_no", Integer, ForeignKey("meters.meter_no")),
+    Column("key_epoch", Integer),
+    Column("sequence", _BIG),
+    Column("topic", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("verified", Boolean, nullable=False),
+    Column("message", LargeBinary),
+    Column("message_hash", LargeBinary, nullable=False),
+    Column("received_at", _TIME, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("decided_by", Text),
+    Column("decided_at", _TIME),
+    Column("decision_note", Text),
+    UniqueConstraint("topic", "message_hash"),
+    Index("quarantine_held_idx", "quarantine_id", postgresql_where=text("state = 'held'")),
+    Index("quarantine_meter_no_idx", "meter_no", "quarantine_id"),
+)
+
+alarms = Table(
+    "alarms",
+    metadata,
+    Column("alarm_id", _BIG, Identity(always=True), primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("meter_no", Integer),
+    Column("detail", JSONB, nullable=False),
+    Column("raised_at", _TIME, nullable=False),
+)
+
+shard_leases = Table(
+    "shard_leases",
+    metadata,
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    Column("holder", Text),
+    Column("token", _BIG, nullable=False),
+    Column("expires_at", _TIME, nullable=False),
+)
+
+ingest_workers = Table(
+    "ingest_workers",
+    metadata,
+    Column("worker_id", Text, primary_key=True),
+    Column("expires_at", _TIME, nullable=False),
+)
+
+_SEAL_COLUMNS = [column.name for column in seals.columns]
+_FACTS = (
+    "sequence, state, linked, seal_hash, previous_seal_hash, sealed_at_unix_s, closed_until_unix_s, production_wh,"
+    " consumption_wh, surplus_wh, first_reading_unix_s, first_production_wh, first_consumption_wh,"
+    " last_reading_unix_s, last_production_wh, last_consumption_wh, reading_count"
+)
+
+
+# --- what a batch needs to know --------------------------------------------------------------------------------
+
+
+def list_meter_keys(db: Driver, meter_ids: Sequence[str]) -> list[MeterKeys]:
+    """The keys of these meters, newest epoch first; meters that are not registered are absent."""
+    rows = db.execute(
+        "SELECT m.meter_no, m.meter_id, array_agg(k.key_epoch ORDER BY k.key_epoch DESC),"
+        " array_agg(k.public_key ORDER BY k.key_epoch DESC)"
+        " FROM meters m JOIN meter_keys k USING (meter_no) WHERE m.meter_id = ANY(%s) GROUP BY m.meter_no",
+        [list(meter_ids)],
+    ).fetchall()
+    return [MeterKeys(row[0], row[1], tuple(zip(row[2], row[3], strict=True))) for row in rows]
+
+
+def lock_streams_for_update(db: Driver, streams: Sequence[tuple[int, int]]) -> None:
+    """Lock the stream rows of (meter_no, key_epoch) pairs, in one order everywhere, until the transaction ends.
+
+    A statement of its own: what is read after it sees what the former holder of the locks has committed.
+    """
+    db.execute(
+        "SELECT FROM meter_streams WHERE (meter_no, key_epoch) IN (SELECT * FROM unnest(%s::int[], %s::int[]))"
+        " ORDER BY meter_no, key_epoch FOR UPDATE",
+        _columns(streams, 2),
+    )
+
+
+def list_streams(db: Driver, streams: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Stream]:
+    """The streams by (meter_no, key_epoch), with the enrolment statement as seal 0 and, of the rest, nothing known."""
+    rows = db.execute(
+        "SELECT s.meter_no, s.key_epoch, m.meter_id, m.state, m.production_capacity_w, m.connection_capacity_w,"
+        " m.register_quantum_wh, s.highest_sequence, s.contiguous_sequence, s.contiguous_seal_hash,"
+        " extract(epoch FROM k.valid_from)::bigint, k.production_wh, k.consumption_wh, k.surplus_wh,"
+        " CASE WHEN s.contiguous_sequence < s.highest_sequence THEN"
+        "  (SELECT array_agg(ARRAY[g.first_sequence, g.last_sequence] ORDER BY g.first_sequence) FROM seal_gaps g"
+        "    WHERE g.meter_no = s.meter_no AND g.key_epoch = s.key_epoch) END"
+        " FROM meter_streams s JOIN meters m ON m.meter_no = s.meter_no"
+        " JOIN meter_keys k ON k.meter_no = s.meter_no AND k.key_epoch = s.key_epoch"
+        " WHERE (s.meter_no, s.key_epoch) IN (SELECT * FROM unnest(%s::int[], %s::int[]))",
+        _columns(streams, 2),
+    ).fetchall()
+    found = {}
+    for *stream_columns, valid_from_unix_s, production_wh, consumption_wh, surplus_wh, gaps in rows:
+        stream = Stream(*stream_columns, gaps=[(first, last) for first, last in gaps or ()])
+        stream.known[0] = enrolment_facts(
+            first_closed_until(valid_from_unix_s),
+            valid_from_unix_s,
+            production_wh,
+            consumption_wh,
+            surplus_wh,
+            NO_PREDECESSOR,
+        )
+        found[stream.meter_no, stream.key_epoch] = stream
+    return found
+
+
+def list_seal_facts(db: Driver, wanted: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, datetime, SealFacts]]:
+    """Facts of stored seals by (meter_no, key_epoch, sequence); absent ones are not in the answer."""
+    rows = db.execute(
+        f"SELECT meter_no, key_epoch, received_at, {_FACTS} FROM seals WHERE (meter_no, key_epoch, sequence)"  # noqa: S608
+        " IN (SELECT * FROM unnest(%s::int[], %s::int[], %s::bigint[]))",
+        _columns(wanted, 3),
+    ).fetchall()
+    return [(row[0], row[1], row[2], SealFacts(row[3], State(row[4]), *row[5:])) for row in rows]
+
+
+def find_evidence(db: Driver, meter_no: int, key_epoch: int, sequence: int, received_at: datetime) -> bytes | None:
+    """The message of a stored seal, byte for byte; `received_at` names the partition."""
+    row = db.execute(
+        "SELECT message FROM evidence WHERE (meter_no, key_epoch, sequence, received_at) = (%s, %s, %s, %s)",
+        [meter_no, key_epoch, sequence, received_at],
+    ).fetchone()
+    return bytes(row[0]) if row else None
+
+
+# --- what a batch writes ---------------------------------------------------------------------------------------
+
+
+def copy_seals(db: Driver, rows: Iterable[tuple[int, int, SealFacts, bytes]], received_at: datetime) -> None:
+    """Store seals and their evidence: (meter_no, key_epoch, facts, message)."""
+    kept = list(rows)
+    with db.cursor() as cursor:
+        with cursor.copy(f"COPY seals ({', '.join(_SEAL_COLUMNS)}) FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(_SEAL_TYPES)
+            for meter_no, key_epoch, facts, _ in kept:
+                copy.write_row(
+                    (
+                        meter_no,
+                        key_epoch,
+                        facts.sequence,
+                        facts.state.value,
+                        facts.linked,
+                        facts.seal_hash,
+                        facts.previous_seal_hash,
+                        facts.sealed_at_unix_s,
+                        facts.closed_until_unix_s,
+                        facts.production_wh,
+                        facts.consumption_wh,
+                        facts.surplus_wh,
+                        facts.first_reading_unix_s,
+                        facts.first_production_wh,
+                        facts.first_consumption_wh,
+                        facts.last_reading_unix_s,
+                        facts.last_production_wh,
+                        facts.last_consumption_wh,
+                        facts.reading_count,
+                        received_at,
+                    )
+                )
+        with cursor.copy(
+            "COPY evidence (meter_no, key_epoch, sequence, received_at, message) FROM STDIN (FORMAT BINARY)"
+        ) as copy:
+            copy.set_types(["int4", "int4", "int8", "timestamptz", "bytea"])
+            for meter_no, key_epoch, facts, message in kept:
+                copy.write_row((meter_no, key_epoch, facts.sequence, received_at, message))
+
+
+_SEAL_TYPES = [
+    "int4",
+    "int4",
+    "int8",
+    "text",
+    "bool",
+    "bytea",
+    "bytea",
+    *["int8"] * 11,
+    "int4",
+    "timestamptz",
+]
+
+_POSTGRES_EPOCH_UNIX_S = 946_684_800
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_TRAILER = b"\xff\xff"
+
+
+def _reading_row(optional_present: tuple[bool, bool, bool]) -> np.dtype[np.void]:
+    """The binary COPY form of a readings row, lengths inline; a null is a length of −1 and no value."""
+    fields: list[tuple[str, str]] = [("columns", ">i2")]
+    for name, form in (("meter_no", ">i4"), ("time", ">i8"), ("production", ">i8"), ("consumption", ">i8")):
+        fields += [(f"{name}_length", ">i4"), (name, form)]
+    for name, present in zip(("power", "voltage", "frequency"), optional_present, strict=True):
+        fields.append((f"{name}_length", ">i4"))
+        if present:
+            fields.append((name, ">i4"))
+    return np.dtype([*fields, ("flags_length", ">i4"), ("flags", ">i2")])
+
+
+def pack_readings(meters: Iterable[tuple[int, Readings]]) -> bytes:
+    """The body of a binary COPY into readings, packed column by column.
+
+    Messages that carry the same optional columns share a row form, so each form is one numpy record array.
+    """
+    forms: dict[tuple[bool, bool, bool], list[tuple[int, Readings]]] = {}
+    for meter_no, columns in meters:
+        present = (
+            columns.powers_w is not None,
+            columns.voltages_dv is not None,
+            columns.frequencies_mhz is not None,
+        )
+        forms.setdefault(present, []).append((meter_no, columns))
+    parts = [_COPY_HEADER]
+    for present, members in forms.items():
+        counts = [len(columns) for _, columns in members]
+        rows = np.zeros(sum(counts), _reading_row(present))
+        rows["columns"] = 8
+        rows["meter_no"] = np.repeat([meter_no for meter_no, _ in members], counts)
+        rows["time"] = _flat(columns.times_unix_s for _, columns in members)
+        rows["time"] -= _POSTGRES_EPOCH_UNIX_S
+        rows["time"] *= 1_000_000
+        rows["production"] = _flat(columns.productions_wh for _, columns in members)
+        rows["consumption"] = _flat(columns.consumptions_wh for _, columns in members)
+        for name, values in (
+            ("power", [columns.powers_w for _, columns in members]),
+            ("voltage", [columns.voltages_dv for _, columns in members]),
+            ("frequency", [columns.frequencies_mhz for _, columns in members]),
+        ):
+            if values[0] is None:
+                rows[f"{name}_length"] = -1
+            else:
+                rows[f"{name}_length"] = 4
+                rows[name] = _flat(column for column in values if column is not None)
+        rows["meter_no_length"] = 4
+        rows["time_length"] = rows["production_length"] = rows["consumption_length"] = 8
+        rows["flags_length"] = 2
+        if any(columns.flags for _, columns in members):
+            rows["flags"] = _flat(columns.flags or [0] * len(columns) for _, columns in members)
+        parts.append(rows.tobytes())
+    parts.append(_COPY_TRAILER)
+    return b"".join(parts)
+
+
+def _flat(columns: Iterable[list[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    joined: list[int] = []
+    for column in columns:
+        joined += column
+    return np.array(joined, dtype=np.int64)
+
+
+def copy_readings(db: Driver, meters: Iterable[tuple[int, Readings]]) -> None:
+    """Store readings. A second row for a meter and instant raises UniqueViolation: the rules allow none."""
+    with db.cursor().copy(
+        "COPY readings (meter_no, time, production_wh, consumption_wh, power_w, voltage_dv, frequency_mhz, flags)"
+        " FROM STDIN (FORMAT BINARY)"
+    ) as copy:
+        copy.write(pack_readings(meters))
+
+
+def upsert_interval_closings(db: Driver, meters: Iterable[tuple[int, int, Readings]]) -> None:
+    """Keep, per settlement interval, the counters of its last reading. Commutative, so late data needs no care."""
+    newest: dict[tuple[int, int, int], tuple[int, int, int]] = {}
+    for meter_no, key_epoch, columns in meters:
+        for end_unix_s, last in closings(columns):
+            row = (columns.times_unix_s[last], columns.productions_wh[last], columns.consumptions_wh[last])
+            key = (meter_no, key_epoch, end_unix_s)
+            if key not in newest or newest[key] < row:
+                newest[key] = row
+    if newest:
+        db.execute(
+            "INSERT INTO interval_closings AS c"
+            " (meter_no, key_epoch, interval_end, last_reading_at, production_wh, consumption_wh)"
+            " SELECT m, e, to_timestamp(i), to_timestamp(t), p, c FROM"
+            " unnest(%s::int[], %s::int[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[])"
+            " AS n (m, e, i, t, p, c)"
+            " ON CONFLICT (meter_no, key_epoch, interval_end) DO UPDATE SET"
+            " last_reading_at = excluded.last_reading_at, production_wh = excluded.production_wh,"
+            " consumption_wh = excluded.consumption_wh WHERE excluded.last_reading_at > c.last_reading_at",
+            _columns([(*key, *row) for key, row in sorted(newest.items())], 6),
+        )
+
+
+def update_streams(db: Driver, streams: Sequence[Stream]) -> None:
+    """Write back how far the streams have come."""
+    db.execute(
+        "UPDATE meter_streams s SET highest_sequence = n.highest, contiguous_sequence = n.contiguous,"
+        " contiguous_seal_hash = n.hash"
+        " FROM unnest(%s::int[], %s::int[], %s::bigint[], %s::bigint[], %s::bytea[])"
+        " AS n (meter_no, key_epoch, highest, contiguous, hash)"
+        " WHERE s.meter_no = n.meter_no AND s.key_epoch = n.key_epoch",
+        _columns(
+            [
+                (s.meter_no, s.key_epoch, s.highest_sequence, s.contiguous_sequence, s.contiguous_seal_hash)
+                for s in streams
+            ],
+            5,
+        ),
+    )
+
+
+def replace_gaps(db: Driver, streams: Sequence[Stream], now: datetime) -> None:
+    """Make the stored gaps of these streams those they have now; what is left of a gap keeps when it was asked for."""
+    wanted = [(s.meter_no, s.key_epoch, first, last) for s in streams for first, last in s.gaps]
+    db.execute(
+        "WITH wanted AS (SELECT * FROM unnest(%s::int[], %s::int[], %s::bigint[], %s::bigint[])"
+        "   AS w (meter_no, key_epoch, first_sequence, last_sequence)),"
+        " closed AS (DELETE FROM seal_gaps g USING unnest(%s::int[], %s::int[]) AS s (meter_no, key_epoch)"
+        "   WHERE g.meter_no = s.meter_no AND g.key_epoch = s.key_epoch"
+        "   AND NOT EXISTS (SELECT FROM wanted w WHERE w.meter_no = g.meter_no AND w.key_epoch = g.key_epoch"
+        "     AND w.first_sequence = g.first_sequence))"
+        " INSERT INTO seal_gaps AS g (meter_no, key_epoch, first_sequence, last_sequence, detected_at, asked_at)"
+        " SELECT w.*, coalesce(o.detected_at, %s), o.asked_at FROM wanted w LEFT JOIN seal_gaps o"
+        "   ON o.meter_no = w.meter_no AND o.key_epoch = w.key_epoch"
+        "   AND w.first_sequence BETWEEN o.first_sequence AND o.last_sequence"
+        " ON CONFLICT (meter_no, key_epoch, first_sequence) DO UPDATE SET last_sequence = excluded.last_sequence"
+        " WHERE g.last_sequence <> excluded.last_sequence",
+        [*_columns(wanted, 4), *_columns([(s.meter_no, s.key_epoch) for s in streams], 2), now],
+    )
+
+
+def link_seals(db: Driver, linked: Sequence[tuple[int, int, int]]) -> None:
+    """Mark seals whose predecessor has come and agrees: (meter_no, key_epoch, sequence)."""
+    db.execute(
+        "UPDATE seals SET linked = true WHERE (meter_no, key_epoch, sequence)"
+        " IN (SELECT * FROM unnest(%s::int[], %s::int[], %s::bigint[]))",
+        _columns(linked, 3),
+    )
+
+
+def insert_quarantine(db: Driver, rows: Sequence[TupleRow]) -> int:
+    """Keep what was not accepted; bytes seen before on that topic are not kept twice. Returns how many were new.
+
+    Rows: (meter_no, key_epoch, sequence, topic, reason, detail, verified, message, message_hash, received_at).
+    """
+    with db.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO quarantine (meter_no, key_epoch, sequence, topic, reason, detail, verified, message,"
+            " message_hash, received_at, state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'held')"
+            " ON CONFLICT (topic, message_hash) DO NOTHING",
+            rows,
+        )
+        return cursor.rowcount
+
+
+def count_unverified_quarantine(db: Driver, topics: Sequence[str]) -> dict[str, int]:
+    """How many unverifiable messages are kept per topic."""
+    rows = db.execute(
+        "SELECT topic, count(*) FROM quarantine WHERE topic = ANY(%s) AND NOT verified GROUP BY topic",
+        [list(topics)],
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def insert_alarm(db: Driver, kind: str, meter_no: int | None, detail: dict[str, object], now: datetime) -> None:
+    """Raise an alarm for the operators."""
+    db.execute(
+        "INSERT INTO alarms (kind, meter_no, detail, raised_at) VALUES (%s, %s, %s, %s)",
+        [kind, meter_no, psycopg.types.json.Jsonb(detail), now],
+    )
+
+
+def _columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:
+    """Rows turned into as many arrays as they have columns, also when there is no row."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
+def utc(unix_s: int) -> datetime:
+    """A time of the protocol as PostgreSQL takes it."""
+    return datetime.fromtimestamp(unix_s, UTC)

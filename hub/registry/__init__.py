@@ -1,0 +1,1 @@
+"""The registry: which meters there are, whose they are, and under which keys they sign."""

@@ -1,0 +1,161 @@
+"""HTTP for the registry: register, list, suspend, resume, command. What a meter sent is in `hub/readings/api.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field
+
+from hub.api_types import ITEMS_PER_PAGE_DEFAULT, ITEMS_PER_PAGE_MAX, MeterPath, Note, Parameters, Strict, iso
+from hub.dependencies import OnceOnly, TheHub, Transaction, authenticate, refuse_query
+from hub.idempotency import Answer
+from hub.registry import rules, service, store
+from protocol import command
+from protocol.enrolment import KIND_NAMES, MEASUREMENT_NAMES, STATEMENT_BYTES
+from protocol.limits import METER_ID_BYTES_MAX, SEQUENCE_MAX
+from protocol.seal import SIGNATURE_BYTES
+
+COMMAND_LIFE_MAX_S = 86_400
+ENROLMENT_HEX_LENGTH = 2 * (STATEMENT_BYTES + SIGNATURE_BYTES)
+
+router = APIRouter(dependencies=[Depends(authenticate)])
+
+COMMAND_KINDS = {name: kind for kind, name in command.KIND_NAMES.items()}
+CapacityW = Annotated[int, Field(le=rules.CAPACITY_W_MAX)]
+
+
+class NewMeter(Strict):
+    """The meter's own signed statement, and what the operator knows of the installation."""
+
+    enrolment: str = Field(min_length=ENROLMENT_HEX_LENGTH, max_length=ENROLMENT_HEX_LENGTH, pattern="^[0-9a-f]*$")
+    production_capacity_w: CapacityW = Field(ge=0)
+    connection_capacity_w: CapacityW = Field(ge=1)
+    register_quantum_wh: int = Field(default=rules.REGISTER_QUANTUM_WH_DEFAULT, ge=1, le=rules.REGISTER_QUANTUM_WH_MAX)
+
+
+class Reason(Strict):
+    """Why an operator intervenes; goes to the audit log."""
+
+    reason: Note
+
+
+class NewCommand(Strict):
+    """An order to a meter; what `first` and `last` mean depends on the kind (protocol/command.py)."""
+
+    kind: Literal["set_interval", "resend", "restart"]
+    first: int = Field(default=0, ge=0, le=SEQUENCE_MAX)
+    last: int = Field(default=0, ge=0, le=SEQUENCE_MAX)
+    expires_in_s: int = Field(default=3_600, ge=1, le=COMMAND_LIFE_MAX_S)
+
+
+class MetersQuery(Parameters):
+    """A page of meters, in the order of their ids; the cursor is the last id seen."""
+
+    cursor: str = Field(default="", max_length=METER_ID_BYTES_MAX, pattern="^[a-z0-9-]*$")
+    limit: int = Field(default=ITEMS_PER_PAGE_DEFAULT, ge=1, le=ITEMS_PER_PAGE_MAX)
+
+
+def meter_json(meter: store.Meter) -> dict[str, Any]:
+    """A meter as the API shows it."""
+    return {
+        "meter_id": meter.meter_id,
+        "shard": meter.shard,
+        "kind": KIND_NAMES[meter.kind],
+        "measurement": MEASUREMENT_NAMES[meter.measurement],
+        "owner": meter.owner.hex(),
+        "state": meter.state,
+        "key_epoch": meter.key_epoch,
+        "production_capacity_w": meter.production_capacity_w,
+        "connection_capacity_w": meter.connection_capacity_w,
+        "register_quantum_wh": meter.register_quantum_wh,
+        "commands_issued": meter.command_counter,
+        "broker_ready": meter.broker_ready_at is not None,
+        "registered_at": iso(meter.registered_at),
+    }
+
+
+@router.post("/meters", dependencies=[Depends(refuse_query)])
+def register_meter(body: NewMeter, hub: TheHub, once: OnceOnly) -> Response:
+    """Register a meter by its enrolment statement. 201 with what its agent needs to connect."""
+
+    def perform() -> Answer:
+        meter = service.register_meter(
+            once.connection,
+            bytes.fromhex(body.enrolment),
+            service.Capacity(body.production_capacity_w, body.connection_capacity_w, body.register_quantum_wh),
+            hub.settings.domain,
+            hub.settings.backlog_age_max_s,
+            once.actor,
+            once.now,
+        )
+        return {
+            "meter_id": meter.meter_id,
+            "key_epoch": meter.key_epoch,
+            "shard": meter.shard,
+            "state": meter.state,
+            "domain": hub.settings.domain.hex(),
+            "community_id": hub.settings.community_id,
+            "command_public_key": hub.command_key.public_key.hex(),
+        }
+
+    def with_password(stored: Answer) -> Answer:
+        meter_id = str(stored["meter_id"])
+        password = service.broker_password(hub.broker_secret, meter_id)
+        return {**stored, "broker": {"username": meter_id, "password": password}}
+
+    return once.answer(body, 201, perform, with_password)
+
+
+@router.get("/meters")
+def list_meters(query: Annotated[MetersQuery, Query()], connection: Transaction) -> dict[str, Any]:
+    """Meters by id; `next_cursor` is null on the last page."""
+    meters = store.list_meters(connection, query.cursor, query.limit + 1)
+    page = meters[: query.limit]
+    return {
+        "meters": [meter_json(meter) for meter in page],
+        "next_cursor": page[-1].meter_id if len(meters) > query.limit else None,
+    }
+
+
+@router.post("/meters/{meter_id}/suspend", dependencies=[Depends(refuse_query)])
+def suspend_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response:
+    """Hold everything that this meter sends from now on."""
+
+    def perform() -> Answer:
+        service.suspend_meter(once.connection, meter_id, body.reason, once.actor, once.now)
+        return {"meter_id": meter_id, "state": rules.SUSPENDED}
+
+    return once.answer(body, 200, perform)
+
+
+@router.post("/meters/{meter_id}/resume", dependencies=[Depends(refuse_query)])
+def resume_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response:
+    """Accept this meter's seals again."""
+
+    def perform() -> Answer:
+        service.resume_meter(once.connection, meter_id, body.reason, once.actor, once.now)
+        return {"meter_id": meter_id, "state": rules.ACTIVE}
+
+    return once.answer(body, 200, perform)
+
+
+@router.post("/meters/{meter_id}/commands", dependencies=[Depends(refuse_query)])
+def command_meter(meter_id: MeterPath, body: NewCommand, hub: TheHub, once: OnceOnly) -> Response:
+    """Sign an order for this meter. 202: the broker gets it as soon as it answers."""
+
+    def perform() -> Answer:
+        return service.command_meter(
+            once.connection,
+            meter_id,
+            hub.settings.domain,
+            hub.command_key,
+            COMMAND_KINDS[body.kind],
+            body.first,
+            body.last,
+            body.expires_in_s,
+            once.actor,
+            once.now,
+        )
+
+    return once.answer(body, 202, perform)

@@ -1,0 +1,250 @@
+"""The ingest worker as a process of its own, between a real broker and a real PostgreSQL, killed and starved."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from hub.db import create_database_engine
+from protocol.committed import Committed, decode_committed
+from protocol.topics import topic
+from simulators.sealing import FleetPlan, SealedMessage, SimulatedMeter
+from tests.conftest import COMMUNITY_ID, Broker
+from tests.hub.readings.conftest import Hub
+
+DEADLINE_S = 40
+
+
+@dataclass
+class Workers:
+    """Worker processes with one environment."""
+
+    environment: dict[str, str]
+    log: Path
+    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    "from hub.readings.consumer import run; from hub.settings import Settings;"
+                    "from hub.logs import configure_logs; configure_logs('info'); run(Settings.read())",
+                ],
+                env=os.environ | self.environment,
+                stderr=log,
+            )
+        self.running.append(process)
+        return process
+
+
+@pytest.fixture
+def workers(database_url: str, fresh_broker: Broker, tmp_path: Path) -> Iterator[Workers]:
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    secret.write_text(secrets.token_hex(32))
+    started = Workers(
+        {
+            "COMMONWATT_DATABASE_URL": database_url,
+            "COMMONWATT_COMMUNITY_ID": COMMUNITY_ID,
+            "COMMONWATT_MQTT_HOST": fresh_broker.host,
+            "COMMONWATT_MQTT_PORT": str(fresh_broker.port),
+            "COMMONWATT_MQTT_CA_FILE": str(fresh_broker.ca_file),
+            "COMMONWATT_MQTT_PASSWORD_FILE": str(fresh_broker.password_file),
+            "COMMONWATT_ADMIN_TOKEN_FILE": str(secret),
+            "COMMONWATT_COMMAND_KEY_FILE": str(secret),
+            "COMMONWATT_BROKER_SECRET_FILE": str(secret),
+        },
+        tmp_path / "workers.log",
+    )
+    yield started
+    for process in started.running:
+        process.kill()
+        process.wait()
+    if started.log.exists():
+        sys.stderr.write(started.log.read_text()[-20_000:])
+
+
+@pytest.fixture
+def street(database_url: str) -> Iterator[tuple[Hub, list[SimulatedMeter]]]:
+    """Homes spread over the shards, registered at a hub whose clock is the real one."""
+    engine = create_database_engine(database_url, "commonwatt-test")
+    hub = Hub(engine, datetime.now(UTC))
+    start_unix_s = int(time.time()) // 900 * 900 - 30 * 3_600
+    plan = FleetPlan(COMMUNITY_ID, secrets.randbelow(10**6), 12, start_unix_s)
+    meters = list(plan.each_meter())
+    hub.register(*meters)
+    yield hub, meters
+    engine.dispose()
+
+
+def wait_until(what: str, condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"waited {DEADLINE_S} s until {what}")
+        time.sleep(0.05)
+
+
+class Gateway:
+    """Publishes for every meter and, like an agent, publishes again what is not known to be stored.
+
+    A broker keeps nothing for a hub that has never been there, and an acknowledged message dies with the broker.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._sent: list[SealedMessage] = []
+        self._client = broker.connect_gateway(f"gateway-{secrets.token_hex(4)}")
+
+    def publish(self, *messages: SealedMessage) -> None:
+        self._sent += messages
+        self._publish(messages)
+
+    def _publish(self, messages: Iterable[SealedMessage]) -> None:
+        for message in messages:
+            self._client.publish(topic(COMMUNITY_ID, message.meter_id, "seals"), message.message, qos=1)
+
+    def publish_until_stored(self, hub: Hub, meters: list[SimulatedMeter]) -> None:
+        deadline_s = time.monotonic() + DEADLINE_S
+        while not all_stored(hub, meters):
+            for _ in range(30):
+                time.sleep(0.1)
+                if all_stored(hub, meters):
+                    return
+            if time.monotonic() > deadline_s:
+                pytest.fail(f"not stored after {DEADLINE_S} s")
+            stored = set(hub.rows("SELECT meter_id, sequence FROM seals JOIN meters USING (meter_no)"))
+            self._publish(message for message in self._sent if (message.meter_id, message.sequence) not in stored)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def gateway(fresh_broker: Broker) -> Iterator[Gateway]:
+    client = Gateway(fresh_broker)
+    yield client
+    client.close()
+
+
+def all_stored(hub: Hub, meters: list[SimulatedMeter]) -> bool:
+    rows = hub.rows("SELECT meter_id, contiguous_sequence FROM meter_streams JOIN meters USING (meter_no)")
+    return dict(rows) == {meter.meter_id: meter.sequence for meter in meters}  # type: ignore[arg-type]
+
+
+def assert_exact(hub: Hub, meters: list[SimulatedMeter]) -> None:
+    for meter in meters:
+        expected = meter.expected()
+        assert hub.stored_energy_wh(meter.meter_id) == (expected.production_wh, expected.consumption_wh)
+    assert hub.value("SELECT count(*) FROM readings") == sum(meter.readings for meter in meters)
+    assert hub.value("SELECT count(*) FROM quarantine") == 0
+
+
+def test_seals_from_the_broker_are_stored_and_receipted(
+    workers: Workers, street: tuple[Hub, list[SimulatedMeter]], gateway: Gateway, fresh_broker: Broker
+) -> None:
+    hub, meters = street
+    workers.start()
+    for meter in meters:
+        gateway.publish(*meter.messages(10))
+    gateway.publish_until_stored(hub, meters)
+    assert_exact(hub, meters)
+    first = meters[0]
+    fresh_broker.create_meter_account(first.meter_id, "a password of this test")
+    listener = fresh_broker.connect(first.meter_id, "a password of this test")
+    heard: list[Committed] = []
+    listener.on_message = lambda _client, _data, message: heard.append(decode_committed(message.payload))
+    listener.subscribe(topic(COMMUNITY_ID, first.meter_id, "committed"), qos=1)
+    wait_until(
+        "the meter hears what is stored", lambda: bool(heard) and heard[-1].contiguous_sequence == first.sequence
+    )
+    assert heard[-1].contiguous_seal_hash == first.last_seal_hash
+    listener.disconnect()
+    listener.loop_stop()
+
+
+def test_two_workers_share_the_shards_and_one_takes_over_when_the_other_is_killed(
+    workers: Workers, street: tuple[Hub, list[SimulatedMeter]], gateway: Gateway
+) -> None:
+    hub, meters = street
+    first = workers.start()
+    wait_until("one worker holds all", lambda: held_by(hub) == [16])
+    second = workers.start()
+    wait_until("they share", lambda: held_by(hub) == [8, 8])
+    for meter in meters:
+        gateway.publish(*meter.messages(6))
+    first.kill()
+    wait_until("the survivor holds all", lambda: held_by(hub) == [16])
+    for meter in meters:
+        gateway.publish(*meter.messages(6))
+    gateway.publish_until_stored(hub, meters)
+    assert_exact(hub, meters)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(15) == 0
+    assert held_by(hub) == [], "a worker that ends well gives its shards back"
+
+
+def subscribed(workers: Workers) -> bool:
+    return b"shards_read" in workers.log.read_bytes()
+
+
+def held_by(hub: Hub) -> list[object]:
+    rows = hub.rows("SELECT count(*) FROM shard_leases WHERE expires_at > now() GROUP BY holder ORDER BY 1")
+    return [row[0] for row in rows]
+
+
+def test_a_worker_killed_again_and_again_loses_and_doubles_nothing(
+    workers: Workers, street: tuple[Hub, list[SimulatedMeter]], gateway: Gateway
+) -> None:
+    hub, meters = street
+    starting = workers.start()
+    wait_until("the sessions exist", lambda: subscribed(workers))
+    starting.kill()
+    for _ in range(3):
+        before = tuple(hub.rows("SELECT count(*) FROM seals"))
+        process = workers.start()
+        for meter in meters:
+            gateway.publish(*meter.messages(20))
+        wait_until("some of it is stored", lambda stored=before: tuple(hub.rows("SELECT count(*) FROM seals")) > stored)
+        process.kill()
+        process.wait()
+    workers.start()
+    gateway.publish_until_stored(hub, meters)
+    assert_exact(hub, meters)
+
+
+def test_while_the_database_is_away_nothing_is_acknowledged_and_then_all_arrives(
+    workers: Workers, street: tuple[Hub, list[SimulatedMeter]], gateway: Gateway, database_url: str
+) -> None:
+    hub, meters = street
+    process = workers.start()
+    wait_until("the worker reads", lambda: subscribed(workers))
+    name = database_url.rsplit("/", 1)[1]
+    hub.rows("SELECT 1")
+    hub.engine.dispose()
+    admin = create_database_engine(database_url.rsplit("/", 1)[0] + "/postgres", "commonwatt-test")
+    closing = (
+        f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608
+    )
+    with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in closing:
+            connection.exec_driver_sql(statement)
+        for meter in meters:
+            gateway.publish(*meter.messages(30))
+        time.sleep(3)
+        assert process.poll() is None, "the worker waits, it does not die"
+        connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    admin.dispose()
+    gateway.publish_until_stored(hub, meters)
+    assert_exact(hub, meters)

@@ -1,0 +1,201 @@
+"""The judgement of seals, without a database: order, links, and what each lie is called."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hub.readings import rules
+from hub.readings.envelope import Arrival, MeterKeys, VerifiedSeal, open_envelope
+from hub.readings.rules import Outcome, Policy, State, Stream, Verdict, enrolment_facts, judge
+from protocol.enrolment import split_enrolment
+from protocol.seal import NO_PREDECESSOR
+from protocol.settlement import first_closed_until
+from protocol.topics import domain_of, topic
+from simulators import misbehaviour
+from simulators.sealing import FleetPlan, SealedMessage, SimulatedMeter
+
+START_UNIX_S = 1_790_000_100
+POLICY = Policy("test-community", domain_of("test-community"), backlog_age_max_s=35 * 86_400)
+NOW_UNIX_S = START_UNIX_S + 86_400
+
+
+def a_meter(seed: int = 1, readings_per_seal: int = 15, interval_s: int = 60) -> SimulatedMeter:
+    plan = FleetPlan("test-community", seed, 1, START_UNIX_S, interval_s, readings_per_seal)
+    return next(plan.each_meter())
+
+
+def empty_stream(meter: SimulatedMeter) -> Stream:
+    statement, _, _ = split_enrolment(meter.enrolment())
+    stream = Stream(1, 1, meter.meter_id, "active", 10_000, 20_000, 10, 0, 0, None, gaps=[])
+    stream.known[0] = enrolment_facts(
+        first_closed_until(statement.valid_from_unix_s),
+        statement.valid_from_unix_s,
+        statement.production_wh,
+        statement.consumption_wh,
+        statement.surplus_wh,
+        NO_PREDECESSOR,
+    )
+    return stream
+
+
+def opened(meter: SimulatedMeter, message: bytes) -> VerifiedSeal:
+    keys = MeterKeys(1, meter.meter_id, ((1, bytes(meter.key.verify_key)),))
+    arrival = Arrival(topic("test-community", meter.meter_id, "seals"), message)
+    result = open_envelope(arrival, meter.meter_id, keys, POLICY.domain)
+    assert isinstance(result, VerifiedSeal), result
+    return result
+
+
+def judged(stream: Stream, meter: SimulatedMeter, message: bytes | SealedMessage) -> Verdict:
+    payload = message.message if isinstance(message, SealedMessage) else message
+    return judge(stream, opened(meter, payload), POLICY, NOW_UNIX_S)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_the_order_every_seal_is_accepted_once_and_linked(data: st.DataObject) -> None:
+    meter = a_meter(data.draw(st.integers(0, 50)), data.draw(st.sampled_from([1, 3, 15, 40])))
+    messages = meter.messages(data.draw(st.integers(1, 9)))
+    order = data.draw(st.permutations(messages))
+    again = data.draw(st.lists(st.sampled_from(messages), max_size=5))
+    stream = empty_stream(meter)
+    stored: set[int] = set()
+    for message in order:
+        verdict = judged(stream, meter, message)
+        assert verdict.outcome is Outcome.ACCEPTED, verdict
+        stored.add(message.sequence)
+        missing = set(range(1, max(stored) + 1)) - stored
+        assert {n for first, last in stream.gaps for n in range(first, last + 1)} == missing
+        beyond = {n for first, last in stream.ranges_beyond() for n in range(first, last + 1)}
+        assert set(range(1, stream.contiguous_sequence + 1)) | beyond == stored
+    assert all(judged(stream, meter, message).outcome is Outcome.REPEAT for message in again)
+    assert stream.contiguous_sequence == len(messages)
+    assert stream.contiguous_seal_hash == meter.last_seal_hash
+    assert all(facts.linked for facts in stream.known.values())
+
+
+WITHIN_THE_ENVELOPE = {
+    "future": rules.FROM_THE_FUTURE,
+    "invented_surplus": rules.NETTING_MISMATCH,
+    "fallen_counter": rules.COUNTER_DECREASED,
+    "broken_chain": rules.CHAIN_MISMATCH,
+    "readings_beyond_the_seal": rules.TIME_ORDER,
+}
+
+
+@pytest.mark.parametrize(("kind", "reason"), WITHIN_THE_ENVELOPE.items())
+def test_each_lie_that_the_key_itself_signed_is_quarantined_under_its_name(kind: str, reason: str) -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    first, second = meter.messages(2)
+    judged(stream, meter, first)
+    lie = misbehaviour.BAD_MESSAGES[kind](meter.key, second.message, random.Random(7))
+    now_unix_s = START_UNIX_S + 2 * 900
+    verdict = judge(stream, opened(meter, lie), POLICY, now_unix_s)
+    assert (verdict.outcome, verdict.reason) == (Outcome.QUARANTINED, reason), verdict
+    assert verdict.facts is not None and verdict.facts.state is State.QUARANTINED
+    assert stream.contiguous_sequence == 2, "what is quarantined is stored, and the meter may forget it"
+
+
+def test_two_seals_with_one_number_are_equivocation() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    first = meter.next_message()
+    judged(stream, meter, first)
+    verdict = judged(stream, meter, misbehaviour.fork(meter.key, first.message))
+    assert verdict.outcome is Outcome.EQUIVOCATION
+
+
+def test_a_seal_over_readings_older_than_the_limit_is_held_even_if_just_sealed() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    late_unix_s = START_UNIX_S + POLICY.backlog_age_max_s + 120
+    verdict = judge(stream, opened(meter, meter.next_message().message), POLICY, late_unix_s)
+    assert (verdict.outcome, verdict.reason) == (Outcome.QUARANTINED, rules.TOO_OLD)
+
+
+@pytest.mark.parametrize(("state", "reason"), [("suspended", rules.METER_SUSPENDED), ("retired", rules.METER_RETIRED)])
+def test_a_meter_that_is_not_active_is_held(state: str, reason: str) -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    stream.meter_state = state
+    assert judged(stream, meter, meter.next_message()).reason == reason
+
+
+def test_a_late_predecessor_shows_that_its_successor_invented_surplus() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    first, second, third = meter.messages(3)
+    lie = misbehaviour.invented_surplus(meter.key, second.message, random.Random(1))
+    assert judged(stream, meter, lie).outcome is Outcome.ACCEPTED, "its predecessor is not known yet"
+    verdict = judged(stream, meter, first)
+    assert verdict.outcome is Outcome.ACCEPTED
+    assert verdict.successor is stream.known[2] and stream.known[2].state is State.QUARANTINED
+    assert verdict.successor_fault is not None and verdict.successor_fault[0] == rules.NETTING_MISMATCH
+    assert judged(stream, meter, third).outcome is Outcome.QUARANTINED, "it follows the honest second seal"
+
+
+def test_a_late_predecessor_that_its_successor_does_not_name_is_the_one_held() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    first, second = meter.messages(2)
+    judged(stream, meter, second)
+    verdict = judged(stream, meter, misbehaviour.fork(meter.key, first.message))
+    assert (verdict.outcome, verdict.reason) == (Outcome.QUARANTINED, rules.CHAIN_MISMATCH)
+    assert stream.known[2].state is State.ACCEPTED and not stream.known[2].linked
+
+
+def test_between_seals_that_do_not_touch_surplus_stays_within_what_was_produced() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    first, _, third = meter.messages(3)
+    judged(stream, meter, first)
+    produced_wh = misbehaviour.field_of(third.message, "production_wh") - misbehaviour.field_of(
+        first.message, "production_wh"
+    )
+    surplus_wh = misbehaviour.field_of(first.message, "surplus_wh") + produced_wh + 1
+    lie = misbehaviour.reseal(meter.key, third.message, surplus_wh=surplus_wh)
+    assert judged(stream, meter, lie).reason == rules.SURPLUS_OUT_OF_BOUNDS
+
+
+@given(st.integers(1, 10_000_000), st.integers(1, 900))
+def test_an_installation_carries_its_capacity_and_a_tenth_more_and_not_a_watt_hour_beyond(
+    capacity_w: int, time_s: int
+) -> None:
+    most_wh = rules.most_energy_wh(capacity_w, time_s)
+    assert most_wh * 3_600 * 10 <= capacity_w * time_s * 11 < (most_wh + 1) * 3_600 * 10
+
+
+def test_a_register_that_leaps_is_held_and_the_seals_after_it_count() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    judged(stream, meter, meter.next_message())
+    meter.leap(5_000_000)
+    verdict = judged(stream, meter, meter.next_message())
+    assert (verdict.outcome, verdict.reason) == (Outcome.QUARANTINED, rules.OVER_CAPACITY)
+    assert judged(stream, meter, meter.next_message()).outcome is Outcome.ACCEPTED
+
+
+def test_a_spike_inside_a_batch_is_seen_although_the_quarter_hour_looks_harmless() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    genuine = opened(meter, meter.next_message().message)
+    start_wh = genuine.readings.productions_wh[0]
+    counters = [start_wh] * 7 + [start_wh + 1_000] * 8
+    spiked = replace(genuine.readings, productions_wh=counters, production_step_max_wh=1_000)
+    fault = rules._over_capacity(stream, spiked, stream.known[0])
+    assert fault == (rules.OVER_CAPACITY, "1000 Wh produced in 60 s")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 1_000), st.sampled_from([1, 7, 60, 899, 900, 901]), st.integers(1, 40))
+def test_closings_name_the_last_reading_of_every_interval_touched(seed: int, interval_s: int, count: int) -> None:
+    meter = a_meter(seed, count, interval_s)
+    readings = opened(meter, meter.next_message().message).readings
+    expected: dict[int, int] = {}
+    for index, time_unix_s in enumerate(readings.times_unix_s):
+        expected[-(-time_unix_s // 900) * 900] = index
+    assert dict(rules.closings(readings)) == expected
