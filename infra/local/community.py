@@ -1,0 +1,168 @@
+"""One community on this machine: PostgreSQL, Mosquitto and the hub's processes, all of them children of ours."""
+
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+from infra.local.mosquitto import Mosquitto
+from infra.local.mosquitto_package import Installation
+from infra.local.postgres import Postgres
+from infra.local.processes import (
+    LOOPBACK,
+    LaunchError,
+    log_tail,
+    pause_until,
+    remembered_port,
+    start_child,
+    stop_child,
+    write_secret,
+)
+
+READY_TIMEOUT_S = 60.0
+READY_PAUSE_S = 0.1
+SECRET_BYTES = 32
+COMMONWATT = (sys.executable, "-m", "commonwatt")
+
+
+class Community:
+    """Everything the hub needs and is. `directory` holds postgres/, mosquitto/, secrets/ and log/.
+
+    Start with `start_servers`, `start_hub`; `processes` may be extended by more children (see `run`).
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        community_id: str,
+        installation: Installation,
+        *,
+        gateway: bool = False,
+        database_settings: Sequence[str] = (),
+    ) -> None:
+        self.directory = directory.absolute()
+        self.community_id = community_id
+        self.log = self.directory / "log"
+        self.secrets = self.directory / "secrets"
+        self.postgres = Postgres(self.directory / "postgres", database_settings)
+        self.broker = Mosquitto(self.directory / "mosquitto", installation, community_id, gateway=gateway)
+        self.api_url = ""
+        self.database_url = ""
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._servers = ExitStack()
+
+    def start_servers(self) -> None:
+        """Start PostgreSQL and Mosquitto, and make the hub's secrets if there are none. Raises LaunchError."""
+        self.secrets.mkdir(parents=True, exist_ok=True)
+        for name, secret in (
+            ("admin-token", secrets.token_urlsafe(SECRET_BYTES)),
+            ("command-key", secrets.token_hex(SECRET_BYTES)),
+            ("broker-secret", secrets.token_hex(SECRET_BYTES)),
+        ):
+            if not (self.secrets / name).exists():
+                write_secret(self.secrets / name, secret)
+        self._servers.enter_context(self.postgres)
+        self._servers.enter_context(self.broker)
+        self.database_url = self.postgres.url()
+
+    def start_hub(self) -> None:
+        """Migrate the database, start API, ingest and jobs, and return when the API says ready. Raises LaunchError."""
+        self.finish(self.run("hub-migrate", "hub", "migrate", environment=self.environment()))
+        self.api_url = f"http://{LOOPBACK}:{self.api_port()}"
+        for part in ("api", "ingest", "jobs"):
+            self.start_part(part)
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        while not self._api_is_ready():
+            self.check_alive()
+            if not pause_until(deadline_s, READY_PAUSE_S):
+                raise LaunchError(f"the hub is not ready after {READY_TIMEOUT_S:.0f} s; its logs are in {self.log}")
+
+    def start_part(self, part: str) -> None:
+        """Start one of the hub's processes, at first or again: api, ingest or jobs."""
+        environment = {**self.environment(), "COMMONWATT_API_PORT": str(self.api_port())}
+        self.run(f"hub-{part}", "hub", part, environment=environment)
+
+    def api_port(self) -> int:
+        """The API's port, the same over restarts while it is free."""
+        return remembered_port(self.directory / "api-port")
+
+    def environment(self) -> dict[str, str]:
+        """The hub's settings."""
+        return {
+            "COMMONWATT_DATABASE_URL": self.database_url,
+            "COMMONWATT_COMMUNITY_ID": self.community_id,
+            "COMMONWATT_MQTT_HOST": self.broker.host,
+            "COMMONWATT_MQTT_PORT": str(self.broker.port),
+            "COMMONWATT_MQTT_CA_FILE": str(self.broker.ca_file),
+            "COMMONWATT_MQTT_PASSWORD_FILE": str(self.broker.password_file),
+            "COMMONWATT_ADMIN_TOKEN_FILE": str(self.secrets / "admin-token"),
+            "COMMONWATT_COMMAND_KEY_FILE": str(self.secrets / "command-key"),
+            "COMMONWATT_BROKER_SECRET_FILE": str(self.secrets / "broker-secret"),
+        }
+
+    def run(self, name: str, *arguments: str | Path, environment: dict[str, str] | None = None) -> str:
+        """Start `commonwatt <arguments>` as a child called `name`, with a log of that name; returns the name."""
+        log = self.log / f"{name}.log"
+        self.processes[name] = start_child([*COMMONWATT, *arguments], log=log, environment=environment)
+        return name
+
+    def finish(self, name: str, timeout_s: float = READY_TIMEOUT_S) -> str:
+        """Wait until a child has ended well and return what it wrote. Raises LaunchError."""
+        process = self.processes[name]
+        try:
+            status = process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise LaunchError(f"{name} did not end within {timeout_s:.0f} s; see {self.log}/{name}.log") from error
+        self._refuse_failure(name, status)
+        del self.processes[name]
+        return (self.log / f"{name}.log").read_text()
+
+    def check_alive(self) -> None:
+        """Raise LaunchError if a child has failed."""
+        for name, process in self.processes.items():
+            status = process.poll()
+            if status is not None:
+                self._refuse_failure(name, status)
+
+    def client(self) -> httpx.Client:
+        """An HTTP client of the API that is allowed everything."""
+        token = (self.secrets / "admin-token").read_text()
+        return httpx.Client(
+            base_url=self.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=READY_TIMEOUT_S
+        )
+
+    def stop(self) -> None:
+        """Stop everything in the order of the stream: what produces before what stores."""
+        children = list(reversed(self.processes.values()))
+        for child in children:
+            if child.poll() is None:
+                child.terminate()
+        for child in children:
+            stop_child(child)
+        self.processes.clear()
+        self._servers.close()
+
+    def __enter__(self) -> Self:
+        """For a `with` statement that stops everything at its end; starts nothing."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
+    def _api_is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.api_url}/ready").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def _refuse_failure(self, name: str, status: int) -> None:
+        if status != 0:
+            log = self.log / f"{name}.log"
+            raise LaunchError(f"{name} ended with status {status}; the end of {log}:\n{log_tail(log)}")
