@@ -1,0 +1,156 @@
+"""What every test may ask for: a real PostgreSQL, an empty migrated database in it, and a real broker.
+
+One server of each kind per pytest process, made on first use and ended with it. A test that kills or
+restarts a server makes its own: `Postgres(directory)`, `Mosquitto(directory, mosquitto_installation,
+community_id)`.
+"""
+
+import itertools
+import queue
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import paho.mqtt.client as mqtt
+import psycopg
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+
+from hub.integrations import broker_accounts
+from infra.local.mosquitto import Mosquitto
+from infra.local.mosquitto_package import Installation, find_or_fetch
+from infra.local.postgres import NOT_DURABLE, Postgres
+from infra.mosquitto.accounts import CONTROL_USER, GATEWAY_USER
+
+VAR = Path(__file__).parent.parent / "var"
+COMMUNITY_ID = "test-community"
+ANSWER_TIMEOUT_S = 10.0
+TEMPLATE = "migrated"
+_database_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server_directory() -> Iterator[Path]:
+    """A directory for this pytest process alone: others may be testing the same tree at this moment."""
+    (VAR / "test").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=VAR / "test") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def postgres(server_directory: Path) -> Iterator[Postgres]:
+    with Postgres(server_directory / "postgres", NOT_DURABLE) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: Postgres) -> str:
+    """The server's own database, for tests that need no schema."""
+    return postgres.url()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: Postgres) -> str:
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    from hub.db import migrate
+
+    migrate(postgres.url(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres: Postgres, migrated_template: str) -> Iterator[str]:
+    """A database of this test alone, with the current schema and no rows."""
+    name = f"test_{next(_database_numbers)}"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+    yield postgres.url(name)
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def mosquitto_installation() -> Installation:
+    return find_or_fetch(VAR / "cache" / "mosquitto")
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A running Mosquitto of COMMUNITY_ID as its clients see it."""
+
+    host: str
+    port: int
+    ca_file: Path
+    password_file: Path
+    password: str
+    gateway_password: str
+    community_id: str
+
+    def connect(self, username: str, password: str, client_id: str | None = None) -> mqtt.Client:
+        """An MQTT 5 client with its network thread running; the client id is the user name unless given."""
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=username if client_id is None else client_id,
+            protocol=mqtt.MQTTv5,
+        )
+        client.tls_set(ca_certs=str(self.ca_file))
+        client.username_pw_set(username, password)
+        client.connect(self.host, self.port)
+        client.loop_start()
+        return client
+
+    def connect_gateway(self, client_id: str) -> mqtt.Client:
+        """A client that may publish seals and status for every meter."""
+        return self.connect(GATEWAY_USER, self.gateway_password, client_id)
+
+    def create_meter_account(self, meter_id: str, password: str) -> None:
+        """Create a meter's account as the hub does. Not while a hub under test is connected as
+        hub-control."""
+        self._control(meter_id, broker_accounts.create_meter_account_commands(meter_id, password))
+
+    def delete_meter_account(self, meter_id: str) -> None:
+        """Remove a meter's account as the hub does."""
+        self._control(meter_id, broker_accounts.delete_meter_account_commands(meter_id))
+
+    def _control(self, meter_id: str, commands: bytes) -> None:
+        answers: queue.Queue[bytes] = queue.Queue()
+        client = self.connect(CONTROL_USER, self.password)
+        try:
+            client.on_message = lambda _client, _data, message: answers.put(bytes(message.payload))
+            client.subscribe(broker_accounts.RESPONSE_TOPIC, qos=1)
+            client.publish(broker_accounts.CONTROL_TOPIC, commands, qos=1)
+            answer = answers.get(timeout=ANSWER_TIMEOUT_S)
+        finally:
+            client.disconnect()
+            client.loop_stop()
+        assert broker_accounts.account_errors(answer) == {meter_id: []}
+
+
+@contextmanager
+def running_broker(directory: Path, installation: Installation) -> Iterator[Broker]:
+    with Mosquitto(directory, installation, COMMUNITY_ID, gateway=True) as server:
+        yield Broker(
+            host=server.host,
+            port=server.port,
+            ca_file=server.ca_file,
+            password_file=server.password_file,
+            password=server.password_file.read_text(),
+            gateway_password=server.gateway_password_file.read_text(),
+            community_id=COMMUNITY_ID,
+        )
+
+
+@pytest.fixture(scope="session")
+def broker(server_directory: Path, mosquitto_installation: Installation) -> Iterator[Broker]:
+    with running_broker(server_directory / "mosquitto", mosquitto_installation) as running:
+        yield running
+
+
+@pytest.fixture
+def fresh_broker(tmp_path: Path, mosquitto_installation: Installation) -> Iterator[Broker]:
+    """A broker of this test alone: for a hub, whose sessions would otherwise keep what an earlier test sent."""
+    with running_broker(tmp_path / "mosquitto", mosquitto_installation) as running:
+        yield running
