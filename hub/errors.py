@@ -67,6 +67,12 @@ class MeterNotFound(HubError):
     code, status, title = "meter_not_found", 404, "No such meter"
 
 
+class MeterKeyNotFound(HubError):
+    """The meter has no key of this epoch."""
+
+    code, status, title = "meter_key_not_found", 404, "The meter has no such key"
+
+
 class MeterNotActive(HubError):
     """The meter is suspended or retired."""
 

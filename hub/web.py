@@ -29,7 +29,7 @@ from hub.dependencies import API_CONNECTIONS, Hub, TheHub, authenticate
 from hub.errors import BodyTooLarge, HubError
 from hub.problems import problem_of
 from hub.readings import api as readings_api
-from hub.readings import decisions_api, posted_api
+from hub.readings import decisions_api, evidence_api, posted_api
 from hub.registry import api as registry_api
 from hub.registry.service import BROKER_SECRET_BYTES
 from hub.settings import Settings, read_secret, read_secret_bytes
@@ -63,6 +63,7 @@ def create_app(hub: Hub) -> FastAPI:
         app.add_exception_handler(kind, _answer_error)
     app.include_router(registry_api.router)
     app.include_router(readings_api.router)
+    app.include_router(evidence_api.router)
     app.include_router(decisions_api.router)
     app.include_router(posted_api.router)
     app.add_api_route("/health", get_health)

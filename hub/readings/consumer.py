@@ -43,6 +43,7 @@ QUEUE_BYTES_HIGH: Final = 8_000_000
 QUEUE_BYTES_LOW: Final = 2_000_000
 RECEIPT_PAUSE_S: Final = 1.0
 DRAIN_TIMEOUT_S: Final = 10.0
+SESSION_CHECK_S: Final = 0.2
 RECOVERY_PAUSE_MAX_S: Final = 5.0
 
 INTERNAL_FAULT: Final = "internal_fault"
@@ -102,7 +103,7 @@ class IngestWorker:
         """Work until stopped. Database and broker may be away at any time, also at the start."""
         loops = [
             asyncio.create_task(loop(), name=loop.__name__)
-            for loop in (self._lease_loop, self._open_loop, self._commit_loop, self._receipt_loop)
+            for loop in (self._lease_loop, self._session_loop, self._open_loop, self._commit_loop, self._receipt_loop)
         ]
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -141,18 +142,14 @@ class IngestWorker:
     # --- leases and sessions ---------------------------------------------------------------------------------
 
     async def _lease_loop(self) -> None:
-        failures = 0
         while True:
             try:
                 await self._lease_once()
-                failures = 0
             except Exception as fault:
-                if not (is_database_away(fault) or isinstance(fault, SessionFailed)):
+                if not is_database_away(fault):
                     raise
-                failures += 1
-                log.warning("ingest_cannot_hold_leases", error=str(fault).strip())
-            pause_s = min(RECOVERY_PAUSE_MAX_S, 0.25 * 2 ** min(failures, 5)) if failures else leases.RENEW_EVERY_S
-            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0) if failures else pause_s)  # noqa: S311
+                log.warning("leases_not_renewed", error=str(fault).strip())
+            await asyncio.sleep(leases.RENEW_EVERY_S)
 
     async def _lease_once(self) -> None:
         workers, kept = await asyncio.to_thread(self._renew)
@@ -166,16 +163,39 @@ class IngestWorker:
             self._tokens.update(gained)
             if gained:
                 log.info("shards_gained", shards=sorted(gained), workers=workers)
-        unread = [shard for shard in self._tokens if shard not in self._sessions]
-        for shard in unread:
+        metrics.LEASES_HELD.set(len(self._tokens))
+
+    async def _session_loop(self) -> None:
+        """See that each shard we hold is read; a broker that is away is tried again with growing pauses."""
+        failures = 0
+        while True:
+            try:
+                await self._open_sessions()
+                failures = 0
+            except SessionFailed as fault:
+                failures += 1
+                log.warning("broker_away", error=str(fault))
+            pause_s = min(RECOVERY_PAUSE_MAX_S, SESSION_CHECK_S * 2**failures)
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - to spread reconnections
+
+    async def _open_sessions(self) -> None:
+        opened = []
+        for shard in [shard for shard in self._tokens if shard not in self._sessions]:
             session = ShardSession(self._settings, shard, self._take, self._lost)
-            await session.open()
             self._sessions[shard] = session
+            try:
+                await session.open()
+            except SessionFailed:
+                self._sessions.pop(shard, None)
+                raise
+            if shard not in self._tokens or self._sessions.get(shard) is not session:  # lost while it was opening
+                session.close()
+                continue
+            opened.append(shard)
             if self._queue_bytes > QUEUE_BYTES_HIGH:
                 session.pause()
-        if unread:
-            log.info("shards_read", shards=unread)
-        metrics.LEASES_HELD.set(len(self._sessions))
+        if opened:
+            log.info("shards_read", shards=opened)
 
     def _renew(self) -> tuple[int, set[int]]:
         with transaction(self._engine) as connection:
@@ -376,20 +396,23 @@ class IngestWorker:
 
 
 def report(done: service.Ingested) -> None:
-    """Log what an operator may want to look into; accepted seals and repeats are only counted."""
+    """Log what an operator may want to look into, one line for each device and reason however much it sends."""
+    held: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for sealed, verdict in done.verdicts:
         if verdict.outcome in (Outcome.QUARANTINED, Outcome.EQUIVOCATION):
-            log.warning(
-                "seal_quarantined",
-                meter_id=sealed.meter_id,
-                sequence=sealed.seal.sequence,
-                reason=verdict.reason,
-                detail=verdict.detail,
-            )
+            held.setdefault((sealed.meter_id, verdict.reason), []).append((sealed.seal.sequence, verdict.detail))
+    for (meter_id, reason), seals in held.items():
+        sequence, detail = seals[0]
+        log.warning(
+            "seals_quarantined", meter_id=meter_id, reason=reason, count=len(seals), sequence=sequence, detail=detail
+        )
+    refused: dict[tuple[str, str], list[str]] = {}
     for refusal in done.refusals:
-        log.warning("message_refused", topic=refusal.arrival.topic, reason=refusal.reason, detail=refusal.detail)
-    if done.refusals_not_kept:
-        log.error("refused_messages_not_kept", messages=done.refusals_not_kept)
+        refused.setdefault((refusal.arrival.topic, refusal.reason), []).append(refusal.detail)
+    for (topic, reason), details in refused.items():
+        log.warning("messages_refused", topic=topic, reason=reason, count=len(details), detail=details[0])
+    if done.not_kept:
+        log.error("messages_not_kept", count=done.not_kept)
 
 
 async def _run(settings: Settings) -> None:

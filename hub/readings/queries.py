@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
-from hub.errors import SealNotFound
+from hub.errors import MeterKeyNotFound, SealNotFound
 from hub.readings.energy import Closing, Energy, Jump, interval_energies, sum_by_bucket
 from protocol.settlement import first_closed_until
 
@@ -65,6 +65,16 @@ class Evidence:
     seal_hash: bytes
     state: str
     received_at: datetime
+
+
+@dataclass(frozen=True)
+class EvidenceLine:
+    """A stored seal as an export carries it."""
+
+    sequence: int
+    state: str
+    received_at: datetime
+    message: bytes
 
 
 @dataclass(frozen=True)
@@ -267,6 +277,33 @@ def get_evidence(connection: Connection, meter_no: int, key_epoch: int, sequence
     if row is None:
         raise SealNotFound(f"key epoch {key_epoch}, sequence {sequence}")
     return Evidence(*row)
+
+
+def get_enrolment(connection: Connection, meter_no: int, key_epoch: int) -> bytes:
+    """Statement ‖ signature of a key epoch, as the meter made them. Raises MeterKeyNotFound."""
+    row = connection.execute(
+        text("SELECT statement, signature FROM meter_keys WHERE meter_no = :meter_no AND key_epoch = :key_epoch"),
+        {"meter_no": meter_no, "key_epoch": key_epoch},
+    ).one_or_none()
+    if row is None:
+        raise MeterKeyNotFound(f"key epoch {key_epoch}")
+    return bytes(row.statement + row.signature)
+
+
+def list_evidence(
+    connection: Connection, meter_no: int, key_epoch: int, first: int, last: int, limit: int
+) -> Sequence[EvidenceLine]:
+    """Messages of the stored seals with sequences first … last, in order, at most `limit`."""
+    rows = connection.execute(
+        text(
+            "SELECT s.sequence, s.state, s.received_at, e.message FROM seals AS s"
+            " JOIN evidence AS e USING (meter_no, key_epoch, sequence, received_at)"
+            " WHERE s.meter_no = :meter_no AND s.key_epoch = :key_epoch AND s.sequence BETWEEN :first AND :last"
+            " ORDER BY s.sequence LIMIT :limit"
+        ),
+        {"meter_no": meter_no, "key_epoch": key_epoch, "first": first, "last": last, "limit": limit},
+    )
+    return [EvidenceLine(*row) for row in rows]
 
 
 def list_gaps(connection: Connection, meter_no: int, after: tuple[int, int], limit: int) -> Sequence[Gap]:

@@ -55,8 +55,9 @@ from protocol.settlement import interval_end
 from protocol.topics import check_meter_id, topic
 
 UNVERIFIED_KEPT_MAX: Final = 1_000
-"""Messages without a valid signature that are kept per topic; beyond it they are counted and logged, so that a
-device that babbles cannot fill the disk. Verified seals are always kept."""
+FORKS_KEPT_MAX: Final = 100
+"""Of messages without a valid signature (per topic) and of second histories (per meter) so many are kept; beyond that
+they are counted and logged, so that no device can fill the disk. Every seal that has its own number is kept."""
 
 
 @dataclass(slots=True)
@@ -65,7 +66,7 @@ class Ingested:
 
     verdicts: list[tuple[VerifiedSeal, Verdict]] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
-    refusals_not_kept: int = 0
+    not_kept: int = 0
     receipts: dict[str, Committed] = field(default_factory=dict)
     readings_stored: int = 0
     streams: dict[tuple[int, int], Stream] = field(default_factory=dict)
@@ -165,25 +166,26 @@ def _settle_successors(
                 decisions_store.set_seal_state(db, *key, State.QUARANTINED)
         if verdict.successor_fault:
             reason, detail = verdict.successor_fault
-            name = topic_of(one)
+            name = one.arrival.topic
             row = (*key, name, reason, detail, True, None, successor.seal_hash, now)
             store.insert_quarantine(db, [row])
     if linked:
         store.link_seals(db, linked)
 
 
-def topic_of(one: VerifiedSeal) -> str:
-    """The topic a seal came on, which is also its meter's name in the quarantine."""
-    return one.arrival.topic
-
-
 def _keep_quarantined(connection: Connection, done: Ingested, now: datetime) -> None:
     db = driver(connection)
     rows = []
+    forks = [one.meter_no for one, verdict in done.verdicts if verdict.outcome is Outcome.EQUIVOCATION]
+    forks_kept = store.count_quarantined(db, EQUIVOCATION, forks) if forks else {}
     for one, verdict in done.verdicts:
         if verdict.outcome is Outcome.QUARANTINED:
             kept: tuple[bytes | None, bytes] = (None, one.seal_hash)
         elif verdict.outcome is Outcome.EQUIVOCATION:
+            forks_kept[one.meter_no] = forks_kept.get(one.meter_no, 0) + 1
+            if forks_kept[one.meter_no] > FORKS_KEPT_MAX:
+                done.not_kept += 1
+                continue
             kept = (one.arrival.payload, sha256(one.arrival.payload).digest())
         else:
             continue
@@ -192,7 +194,7 @@ def _keep_quarantined(connection: Connection, done: Ingested, now: datetime) -> 
                 one.meter_no,
                 one.key_epoch,
                 one.seal.sequence,
-                topic_of(one),
+                one.arrival.topic,
                 verdict.reason,
                 verdict.detail,
                 True,
@@ -221,7 +223,7 @@ def _keep_refusals(db: store.Driver, done: Ingested, now: datetime) -> None:
     for refusal in done.refusals:
         name = refusal.arrival.topic
         if kept.get(name, 0) >= UNVERIFIED_KEPT_MAX:
-            done.refusals_not_kept += 1
+            done.not_kept += 1
             continue
         kept[name] = kept.get(name, 0) + 1
         payload = refusal.arrival.payload

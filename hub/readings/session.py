@@ -129,6 +129,8 @@ class ShardSession:
         self._detach()
         self._client.disconnect()
         self._client.loop_write()
+        if sock := self._client.socket():
+            sock.close()
 
     def publish_receipt(self, meter_id: str, receipt: Committed) -> None:
         """Tell a meter, and whoever asks later, what is stored. Only ever called after the commit."""

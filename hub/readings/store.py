@@ -493,6 +493,15 @@ def count_unverified_quarantine(db: Driver, topics: Sequence[str]) -> dict[str, 
     return {row[0]: row[1] for row in rows}
 
 
+def count_quarantined(db: Driver, reason: str, meter_nos: Sequence[int]) -> dict[int, int]:
+    """How many messages are kept for this reason, per meter."""
+    rows = db.execute(
+        "SELECT meter_no, count(*) FROM quarantine WHERE reason = %s AND meter_no = ANY(%s) GROUP BY meter_no",
+        [reason, meter_nos],
+    )
+    return {row[0]: row[1] for row in rows}
+
+
 def insert_alarm(db: Driver, kind: str, meter_no: int | None, detail: dict[str, object], now: datetime) -> None:
     """Raise an alarm for the operators."""
     db.execute(

@@ -237,9 +237,23 @@ def test_workers_that_race_over_the_same_seals_store_each_once(hub: Hub) -> None
 def test_a_device_that_babbles_cannot_fill_the_disk(hub: Hub, home: SimulatedMeter) -> None:
     name = topic(COMMUNITY_ID, home.meter_id, "seals")
     done = hub.take(*[(name, b"noise %d" % number) for number in range(service.UNVERIFIED_KEPT_MAX + 5)])
-    assert done.refusals_not_kept == 5
+    assert done.not_kept == 5
     assert hub.value("SELECT count(*) FROM quarantine") == service.UNVERIFIED_KEPT_MAX
     assert hub.take(home.next_message()).verdicts[0][1].outcome is Outcome.ACCEPTED
+
+
+def test_a_key_that_signs_ever_new_histories_cannot_fill_the_disk(hub: Hub, home: SimulatedMeter) -> None:
+    first = home.next_message()
+    hub.take(first)
+    sealed_at_unix_s = misbehaviour.field_of(first.message, "sealed_at_unix_s")
+    forks = [
+        replace(first, message=misbehaviour.reseal(home.key, first.message, sealed_at_unix_s=sealed_at_unix_s + 1 + i))
+        for i in range(service.FORKS_KEPT_MAX + 20)
+    ]
+    assert hub.take(*forks[:60]).not_kept == 0
+    assert hub.take(*forks[60:]).not_kept == 20
+    assert hub.value("SELECT count(*) FROM quarantine") == service.FORKS_KEPT_MAX
+    assert hub.value("SELECT count(*) FROM alarms") == 1
 
 
 @pytest.mark.parametrize(
