@@ -13,7 +13,7 @@ import typer
 
 @dataclass(frozen=True)
 class Room:
-    """Where a command's Typer application is, and which extra of the distribution it needs."""
+    """Where a command's Typer application is, and which extra of the distribution it needs, if any."""
 
     module: str
     extra: str
@@ -26,8 +26,8 @@ ROOMS = {
     "demo": Room("infra.cli", "local", "A street of homes on this machine, end to end.", ("demo",)),
     "hub": Room("hub.cli", "hub", "The service: API, ingest, jobs, migrations."),
     "edge": Room("edge.cli", "edge", "The meter agent."),
-    "admin": Room("hub.admin_cli", "hub", "Operate a running community."),
-    "verify": Room("hub.verify_cli", "hub", "Check evidence offline."),
+    "admin": Room("commonwatt.admin", "admin", "Operate a running community."),
+    "verify": Room("commonwatt.verify", "", "Check evidence offline."),
     "simulate": Room("simulators.cli", "local", "The outside world over its real protocols."),
     "bench": Room("infra.cli", "local", "Measure throughput on this machine.", ("bench",)),
     "broker": Room("infra.cli", "local", "Write the configuration of a real broker.", ("broker",)),
@@ -75,7 +75,8 @@ def _enter(context: typer.Context) -> None:
         elif missing.partition(".")[0] in HOUSE:
             raise  # our own mistake
         else:
-            why = f"the Python package {missing.partition('.')[0]!r} is missing; install commonwatt[{room.extra}]"
+            needed = f"commonwatt[{room.extra}]" if room.extra else "commonwatt"
+            why = f"the Python package {missing.partition('.')[0]!r} is missing; install {needed}"
         typer.echo(f"commonwatt {name}: {why}", err=True)
         raise typer.Exit(2) from error
 

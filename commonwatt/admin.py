@@ -1,0 +1,300 @@
+"""`commonwatt admin`: an operator's hands. Every command is one or a few requests to the hub's REST API."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from uuid import uuid4
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from commonwatt.admin_client import AdminClient, AdminError, path_of, read_token
+
+app = typer.Typer(
+    help="Operate a running community.", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False
+)
+
+MeterId = Annotated[str, typer.Argument(metavar="METER", help="Meter id.")]
+EntryId = Annotated[int, typer.Argument(metavar="ID", help="Number in the quarantine list.", min=1)]
+Note = Annotated[str, typer.Option(help="Why; goes to the audit log.")]
+PIPED_WIDTH = 1_000
+"""Columns keep their width in a file or another program."""
+
+_TWO_SEQUENCES = re.compile(r"(\d{1,16})-(\d{1,16})")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the hub is and what opens it."""
+
+    url: str
+    token_file: Path
+    idempotency_key: str
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    url: Annotated[str, typer.Option(envvar="COMMONWATT_API_URL", help="Address of the hub's API.")],
+    token_file: Annotated[
+        Path, typer.Option(envvar="COMMONWATT_ADMIN_TOKEN_FILE", help="File with the admin token, mode 0600.")
+    ],
+    idempotency_key: Annotated[
+        str, typer.Option(help="To repeat an invocation whose answer was lost; a new one unless given.")
+    ] = "",
+) -> None:
+    """Operate a running community over its REST API."""
+    context.obj = Access(url, token_file, idempotency_key or str(uuid4()))
+
+
+@app.command()
+def meters(context: typer.Context) -> None:
+    """All meters: state, progress of their sealed streams, gaps."""
+    with _client(context) as hub:
+        rows = []
+        for meter in hub.each("/meters", "meters"):
+            meter_id = meter["meter_id"]
+            detail = hub.get(path_of("meters", meter_id))
+            seal = detail["latest_seal"]
+            stored, contiguous = detail["highest_sequence"], detail["contiguous_sequence"]
+            missing = 0
+            if contiguous < stored:
+                gaps = hub.each(path_of("meters", meter_id, "gaps"), "gaps")
+                missing = sum(gap["last_sequence"] - gap["first_sequence"] + 1 for gap in gaps)
+            last_reading = seal["last_reading_at"] if seal else None
+            rows.append(
+                (meter_id, meter["kind"], meter["state"], meter["key_epoch"], stored, missing or None, last_reading)
+            )
+    _show(("meter", "kind", "state", "epoch", "sequence", "missing", "last reading"), rows)
+
+
+@app.command()
+def register(
+    context: typer.Context,
+    enrolment: Annotated[
+        str, typer.Option(metavar="HEX|FILE|-", help="The line that `commonwatt edge enrol` printed.")
+    ],
+    production_capacity_w: Annotated[int, typer.Option(min=0, help="What the installation can produce at most.")],
+    connection_capacity_w: Annotated[int, typer.Option(min=1, help="What the grid connection carries.")],
+    password_file: Annotated[Path, typer.Option(help="Where the meter's broker password is written, mode 0600.")],
+    register_quantum_wh: Annotated[
+        int | None, typer.Option(min=1, help="The smallest step of the meter's registers; the hub's default.")
+    ] = None,
+) -> None:
+    """Register a meter by its enrolment statement."""
+    body: dict[str, object] = {
+        "enrolment": _read_enrolment(enrolment),
+        "production_capacity_w": production_capacity_w,
+        "connection_capacity_w": connection_capacity_w,
+    }
+    if register_quantum_wh is not None:
+        body["register_quantum_wh"] = register_quantum_wh
+    with _client(context) as hub, _new_secret_file(password_file) as file:
+        meter = hub.post("/meters", body)
+        file.write(meter["broker"]["password"])
+    typer.echo(f"Registered {meter['meter_id']}, key epoch {meter['key_epoch']}, {meter['state']}.")
+    typer.echo(f"Broker user: {meter['broker']['username']}; its password is in {password_file}")
+    typer.echo(f"Command public key: {meter['command_public_key']}")
+    typer.echo("\nThe agent's configuration needs the password file, copied to the device, and:\n")
+    typer.echo(f'community_id = "{meter["community_id"]}"\nmeter_id = "{meter["meter_id"]}"\n')
+    typer.echo('[mqtt]\npassword_file = "mqtt.password"\n')
+    typer.echo(f'[hub]\ncommand_public_key = "{meter["command_public_key"]}"')
+
+
+@app.command()
+def readings(
+    context: typer.Context,
+    meter_id: MeterId,
+    start: Annotated[str, typer.Option("--from", help="ISO 8601 with offset, e.g. 2026-11-20T06:00:00Z.")],
+    end: Annotated[str, typer.Option("--to", help="The same; not itself included.")],
+    bucket: Annotated[Literal["raw", "15min", "hour", "day"], typer.Option(help="How to add up.")] = "hour",
+    csv: Annotated[Path | None, typer.Option(help="Write CSV to this file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write Parquet to this file.")] = None,
+) -> None:
+    """Readings or energy of a meter, as a table or as a file."""
+    path = path_of("meters", meter_id, "readings")
+    parameters: dict[str, str | int | None] = {"from": start, "to": end, "bucket": bucket}
+    with _client(context) as hub:
+        for kind, file in (("csv", csv), ("parquet", parquet)):
+            if file is not None:
+                length = hub.download(path, parameters | {"format": kind}, file)
+                typer.echo(f"Wrote {file}: {length} bytes.")
+        if csv is None and parquet is None:
+            name = "readings" if bucket == "raw" else "buckets"
+            items = list(hub.each(path, name, parameters | {"format": "json"}))
+            columns = list(items[0]) if items else ["from", "to", "production_wh", "consumption_wh", "surplus_wh"]
+            _show(columns, (item.values() for item in items))
+
+
+@app.command()
+def gaps(context: typer.Context, meter_id: MeterId) -> None:
+    """Sequences that are missing below the highest stored one."""
+    with _client(context) as hub:
+        found = list(hub.each(path_of("meters", meter_id, "gaps"), "gaps"))
+    names = ("key_epoch", "first_sequence", "last_sequence", "detected_at", "asked_at")
+    _show(names, ([gap[name] for name in names] for gap in found))
+
+
+@app.command()
+def quarantine(
+    context: typer.Context,
+    state: Annotated[Literal["held", "released", "rejected", "all"], typer.Option(help="Which entries.")] = "held",
+    reason: Annotated[str | None, typer.Option(help="Only of this reason, e.g. too_old.")] = None,
+    meter_id: Annotated[str | None, typer.Option("--meter", help="Only of this meter.")] = None,
+) -> None:
+    """What is held, and why."""
+    filters = {"state": None if state == "all" else state, "reason": reason, "meter_id": meter_id}
+    with _client(context) as hub:
+        found = list(hub.each("/quarantine", "entries", filters))
+    names = ("quarantine_id", "meter_id", "key_epoch", "sequence", "reason", "detail", "received_at", "state")
+    _show(
+        ("id", "meter", "epoch", "sequence", "reason", "detail", "received", "state"),
+        ([entry[name] for name in names] for entry in found),
+    )
+
+
+@app.command()
+def release(context: typer.Context, quarantine_id: EntryId, note: Note) -> None:
+    """Let a held seal count after all."""
+    with _client(context) as hub:
+        hub.post(path_of("quarantine", quarantine_id, "release"), {"note": note})
+    typer.echo(f"Released {quarantine_id}.")
+
+
+@app.command()
+def reject(context: typer.Context, quarantine_id: EntryId, note: Note) -> None:
+    """Decide that a held message never counts."""
+    with _client(context) as hub:
+        hub.post(path_of("quarantine", quarantine_id, "reject"), {"note": note})
+    typer.echo(f"Rejected {quarantine_id}.")
+
+
+@app.command()
+def release_backlog(context: typer.Context, meter_id: MeterId, note: Note) -> None:
+    """Release all seals of a meter that are held only for their age, as far as their chain verifies."""
+    with _client(context) as hub:
+        answer = hub.post(path_of("meters", meter_id, "backlog", "release"), {"note": note})
+    typer.echo(f"Released {answer['released']} seals of {meter_id}.")
+
+
+@app.command()
+def suspend(context: typer.Context, meter_id: MeterId, reason: Note) -> None:
+    """Hold everything that a meter sends from now on."""
+    _change_state(context, meter_id, "suspend", reason)
+
+
+@app.command()
+def resume(context: typer.Context, meter_id: MeterId, reason: Note) -> None:
+    """Accept a meter's seals again."""
+    _change_state(context, meter_id, "resume", reason)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def command(
+    context: typer.Context,
+    meter_id: MeterId,
+    order: Annotated[list[str], typer.Argument(metavar="restart | resend A-B | interval S SEAL_S")],
+    expires_in_s: Annotated[int, typer.Option(min=1, help="The meter ignores it afterwards.")] = 3_600,
+) -> None:
+    """Sign an order for a meter: restart, publish seals A to B again, or read every S and seal every SEAL_S seconds.
+
+    SEAL_S 0 is live mode: each reading is sealed.
+    """
+    body = {**parse_order(order), "expires_in_s": expires_in_s}
+    with _client(context) as hub:
+        answer = hub.post(path_of("meters", meter_id, "commands"), body)
+    typer.echo(f"Command {answer['counter']} for {meter_id} is signed; the broker gets it as soon as it answers.")
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    meter_id: MeterId,
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    from_sequence: Annotated[int | None, typer.Option(min=1)] = None,
+    to_sequence: Annotated[int | None, typer.Option(min=1)] = None,
+    key_epoch: Annotated[int | None, typer.Option(min=1, help="The current one unless given.")] = None,
+) -> None:
+    """Write a meter's evidence to a file, for `commonwatt verify`."""
+    parameters = {"from_sequence": from_sequence, "to_sequence": to_sequence, "key_epoch": key_epoch}
+    with _client(context) as hub:
+        length = hub.download(path_of("meters", meter_id, "evidence"), parameters, file)
+    typer.echo(f"Wrote {file}: {length} bytes. Check it, anywhere: commonwatt verify {file}")
+
+
+def parse_order(words: list[str]) -> dict[str, str | int]:
+    """What the API calls an order. Raises typer.BadParameter."""
+    match words:
+        case ["restart"]:
+            return {"kind": "restart"}
+        case ["resend", span] if parts := _TWO_SEQUENCES.fullmatch(span):
+            return {"kind": "resend", "first": int(parts[1]), "last": int(parts[2])}
+        case ["interval", interval_s, seal_s] if re.fullmatch(r"\d{1,6} \d{1,6}", f"{interval_s} {seal_s}"):
+            return {"kind": "set_interval", "first": int(interval_s), "last": int(seal_s)}
+    raise typer.BadParameter("restart, resend A-B or interval S SEAL_S is expected")
+
+
+@contextmanager
+def _client(context: typer.Context) -> Iterator[AdminClient]:
+    """A client of the hub; an error ends the program with one clear line and status 1."""
+    access: Access = context.obj
+    try:
+        with AdminClient(access.url, read_token(access.token_file), access.idempotency_key) as client:
+            yield client
+    except AdminError as fault:
+        typer.echo(f"commonwatt admin: {_clean(str(fault))}", err=True)
+        raise typer.Exit(1) from fault
+
+
+def _change_state(context: typer.Context, meter_id: str, action: str, reason: str) -> None:
+    with _client(context) as hub:
+        answer = hub.post(path_of("meters", meter_id, action), {"reason": reason})
+    typer.echo(f"{meter_id} is {answer['state']}.")
+
+
+def _read_enrolment(source: str) -> str:
+    """The enrolment's hex from the argument itself, a file or standard input; the hub judges it."""
+    if re.fullmatch("[0-9a-f]{100,}", source):
+        return source
+    try:
+        return (sys.stdin.read() if source == "-" else Path(source).read_text(encoding="ascii")).strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        raise typer.BadParameter(f"--enrolment {source}: {fault}") from fault
+
+
+@contextmanager
+def _new_secret_file(path: Path) -> Iterator[Any]:
+    """A file for a secret, made before the secret exists, so that none is lost; gone again if nothing comes of it."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as fault:
+        raise AdminError("password_file", str(fault)) from fault
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            yield file
+    except BaseException:
+        path.unlink()
+        raise
+
+
+def _show(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table. What came from outside is shown as text, never as markup or terminal control."""
+    table = Table()
+    for column in columns:
+        table.add_column(column, justify="right" if column.endswith(("_wh", "_w", "sequence")) else "left")
+    for row in rows:
+        table.add_row(*(Text("" if value is None else _clean(str(value))) for value in row))
+    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+
+
+def _clean(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

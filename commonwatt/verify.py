@@ -1,0 +1,519 @@
+"""`commonwatt verify`: check an export of one meter's evidence offline, trusting nobody.
+
+Needs the export, the public format (`protocol/`) and PyNaCl; of the hub neither code nor database nor word. What it
+proves is that the holder of one key signed this energy, seal after seal, with nothing left out or changed. Whose key
+that is the enrolment says of itself: compare it with what you know (`--key`).
+
+Exit status: 0 everything verifies and nothing is missing, 1 something is false or missing, 2 the file is not readable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
+from nacl.exceptions import BadSignatureError
+
+from protocol.enrolment import KIND_NAMES, MEASUREMENT_NAMES, Enrolment, split_enrolment
+from protocol.errors import ProtocolError
+from protocol.limits import MESSAGE_BYTES_MAX, SEQUENCE_MAX
+from protocol.readings import Reading, decode_readings
+from protocol.seal import NO_PREDECESSOR, Message, Seal, seal_hash, split_message
+from protocol.settlement import Netting, first_closed_until, time_floor
+from protocol.topics import check_meter_id, domain_of
+
+FORMAT = "commonwatt-evidence/1"
+VERIFICATION_FORMAT = "commonwatt-verification/1"
+LINE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX + 1_024
+FINDINGS_KEPT_MAX = 10_000
+"""Further ones are only counted, so that no file can fill the memory."""
+
+FALSE, MISSING, HELD = "false", "missing", "held"
+COUNTED_STATES, UNCOUNTED_STATES = ("accepted", "released"), ("quarantined", "rejected")
+
+_HEADER = {
+    "format": str,
+    "community_id": str,
+    "genesis_hash": str,
+    "program_id": str,
+    "domain": str,
+    "meter_id": str,
+    "key_epoch": int,
+    "from_sequence": int,
+    "to_sequence": int,
+    "enrolment": str,
+}
+_SEAL_LINE = {"sequence": int, "state": str, "received_at": str, "message": str}
+
+
+class UnreadableError(Exception):
+    """The file is not an export of evidence."""
+
+
+class FaultError(Exception):
+    """Something that the file states is not true. `reason` is stable, `detail` for people."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Energy:
+    """The three counters of a seal, or a difference of them."""
+
+    production_wh: int = 0
+    consumption_wh: int = 0
+    surplus_wh: int = 0
+
+    def __add__(self, other: Energy) -> Energy:
+        return Energy(
+            self.production_wh + other.production_wh,
+            self.consumption_wh + other.consumption_wh,
+            self.surplus_wh + other.surplus_wh,
+        )
+
+    def __sub__(self, other: Energy) -> Energy:
+        return self + Energy(-other.production_wh, -other.consumption_wh, -other.surplus_wh)
+
+
+@dataclass(frozen=True)
+class Link:
+    """What the next seal is held against. The enrolment statement is the link with sequence 0."""
+
+    sequence: int
+    seal_hash: bytes
+    sealed_at_unix_s: int
+    closed_until_unix_s: int
+    counters: Energy
+    last_reading: Reading
+
+
+@dataclass(frozen=True)
+class Finding:
+    """FALSE, MISSING or HELD sequences, inclusive; sequence 0 is the enrolment."""
+
+    kind: str
+    first_sequence: int
+    last_sequence: int
+    reason: str
+    detail: str = ""
+
+
+@dataclass
+class Report:
+    """What the file proves. `unproved` is the part of `end` − `start` that false or missing seals leave open."""
+
+    community_id: str
+    meter_id: str
+    key_epoch: int
+    statement: Enrolment | None = None
+    seals: int = 0
+    verified_seals: int = 0
+    readings: int = 0
+    start_unix_s: int | None = None
+    end_unix_s: int | None = None
+    start: Energy = Energy()
+    end: Energy = Energy()
+    unproved: Energy = Energy()
+    last_reading: Reading | None = None
+    findings: list[Finding] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def verified(self) -> bool:
+        """Whether nothing is false and nothing is missing."""
+        return self.statement is not None and not self.counts[FALSE] and not self.counts[MISSING]
+
+    def note(self, kind: str, first: int, last: int, reason: str, detail: str = "") -> None:
+        """Keep a finding, or only count it when there are too many."""
+        self.counts[kind] += last - first + 1
+        if len(self.findings) < FINDINGS_KEPT_MAX:
+            self.findings.append(Finding(kind, first, last, reason, detail))
+
+
+def verify(file: BinaryIO, expected_key: bytes | None = None) -> Report:
+    """Read an export to its end and say what holds. Raises UnreadableError if it is no export at all."""
+    lines = _lines(file)
+    header = _fields(next(lines, None), _HEADER)
+    if header is None or header["format"] != FORMAT:
+        raise UnreadableError(f"its first line is not the header of {FORMAT}")
+    try:
+        meter_id = check_meter_id(header["meter_id"])
+    except ProtocolError as fault:
+        raise UnreadableError(f"its header names no meter: {fault}") from fault
+    report = Report(header["community_id"], meter_id, header["key_epoch"])
+    try:
+        report.statement = _check_enrolment(header, expected_key)
+    except FaultError as fault:
+        report.note(FALSE, 0, 0, fault.reason, fault.detail)
+        return report  # without the key there is nothing to hold the seals against
+    chain = _Chain(report, report.statement, header["from_sequence"], header["to_sequence"])
+    for line in lines:
+        chain.take(line)
+    chain.end()
+    return report
+
+
+class _Chain:
+    """Takes the seals in the order of the file and holds each against the one before."""
+
+    def __init__(self, report: Report, statement: Enrolment, from_sequence: int, to_sequence: int) -> None:
+        self._report = report
+        self._statement = statement
+        self._from, self._to = from_sequence, to_sequence
+        self._next = from_sequence
+        counters = Energy(statement.production_wh, statement.consumption_wh, statement.surplus_wh)
+        before_unix_s = statement.valid_from_unix_s - 1  # a reading at that very instant is allowed
+        self._link = Link(
+            0,
+            NO_PREDECESSOR,
+            before_unix_s,
+            first_closed_until(statement.valid_from_unix_s),
+            counters,
+            Reading(before_unix_s, statement.production_wh, statement.consumption_wh),
+        )
+        if from_sequence == 1:
+            report.start_unix_s = report.end_unix_s = statement.valid_from_unix_s
+            report.start = report.end = counters
+
+    def take(self, line: bytes | None) -> None:
+        """Check one line; what is false is noted under its sequence, or under the one that should be here."""
+        report, named = self._report, self._next
+        report.seals += 1
+        try:
+            stated = _read_seal_line(line)
+            named = stated["sequence"]
+            message, readings = self._open(_unhex(stated["message"]))
+        except FaultError as fault:
+            if named == self._next:
+                self._next += 1  # false, but not missing
+            report.note(FALSE, named, named, fault.reason, fault.detail)
+            return
+        sequence = message.seal.sequence
+        if stated["state"] in UNCOUNTED_STATES:
+            report.note(HELD, sequence, sequence, stated["state"])
+        try:
+            self._place(message, named)
+            self._follow(message, readings)
+        except FaultError as fault:
+            if sequence == self._next:
+                self._next += 1
+            report.note(FALSE, sequence, sequence, fault.reason, fault.detail)
+        else:
+            report.verified_seals += 1
+            report.readings += len(readings)
+
+    def end(self) -> None:
+        """Note what is missing at the end."""
+        if self._next <= self._to:
+            self._report.note(MISSING, self._next, self._to, "not_in_the_file")
+
+    def _open(self, data: bytes) -> tuple[Message, list[Reading]]:
+        """What can be checked of a seal alone: form, signature, domain, and that it binds these readings."""
+        try:
+            message = split_message(data)
+            _check_signature(self._statement.public_key, message.seal_bytes, message.signature)
+            if message.seal.domain != self._statement.domain:
+                raise FaultError("domain", f"sealed for {message.seal.domain.hex()}")
+            return message, decode_readings(message.section)
+        except ProtocolError as fault:
+            raise FaultError(fault.code, fault.detail) from fault
+
+    def _place(self, message: Message, named: int) -> None:
+        """Whether the seal's number follows, and what is missing before it."""
+        sequence = message.seal.sequence
+        if named != sequence:
+            raise FaultError("sequence_mismatch", f"its line says {named}")
+        if sequence == self._link.sequence and seal_hash(message.seal_bytes) != self._link.seal_hash:
+            raise FaultError("equivocation", "the meter signed two seals with this sequence")
+        if sequence <= self._link.sequence:
+            raise FaultError("sequence_order", f"comes after sequence {self._link.sequence}")
+        if not self._from <= sequence <= self._to:
+            raise FaultError("outside_the_export", f"the header says {self._from} to {self._to}")
+        if sequence > self._next:
+            self._report.note(MISSING, self._next, sequence - 1, "not_in_the_file")
+        self._next = sequence + 1
+
+    def _follow(self, message: Message, readings: list[Reading]) -> None:
+        """Hold a genuine seal against its predecessor and make it the next one's.
+
+        Its fault is its own: the next is judged from what this one states.
+        """
+        seal, before, report = message.seal, self._link, self._report
+        counters = Energy(seal.production_wh, seal.consumption_wh, seal.surplus_wh)
+        self._link = Link(
+            seal.sequence,
+            seal_hash(message.seal_bytes),
+            seal.sealed_at_unix_s,
+            seal.closed_until_unix_s,
+            counters,
+            readings[-1],
+        )
+        if report.start_unix_s is None:  # the export begins here, in the midst of an epoch
+            report.start_unix_s, report.start, report.end = seal.closed_until_unix_s, counters, counters
+        gained = counters - report.end
+        report.end_unix_s = max(report.start_unix_s, seal.closed_until_unix_s)
+        report.end, report.last_reading = counters, readings[-1]
+        direct = seal.sequence == before.sequence + 1
+        try:
+            _check_order(seal, readings, before)
+            if direct:
+                _check_netting(seal, readings, before)
+            else:
+                _check_bounds(seal, readings, before)
+        except FaultError:
+            report.unproved += gained
+            raise
+        if not direct:
+            report.unproved += gained
+
+
+def _check_enrolment(header: dict[str, Any], expected_key: bytes | None) -> Enrolment:
+    """The statement, if the key that it names signed it and the header says the same."""
+    try:
+        statement, signed, signature = split_enrolment(_unhex(header["enrolment"]))
+        domain = domain_of(header["community_id"], _unhex(header["genesis_hash"]), _unhex(header["program_id"]))
+    except ProtocolError as fault:
+        raise FaultError(fault.code, fault.detail) from fault
+    if not crypto_core_ed25519_is_valid_point(statement.public_key):
+        raise FaultError("enrolment_key", "not a canonical Ed25519 key of prime order")
+    _check_signature(statement.public_key, signed, signature)
+    if expected_key not in (None, statement.public_key):
+        raise FaultError("enrolment_key", f"the meter's key here is {statement.public_key.hex()}")
+    if not statement.domain == domain == _unhex(header["domain"]):
+        raise FaultError("domain", "the statement is for another community, chain or program")
+    if (statement.meter_id, statement.key_epoch) != (header["meter_id"], header["key_epoch"]):
+        raise FaultError("header_mismatch", f"the statement is of {statement.meter_id}, epoch {statement.key_epoch}")
+    if statement.key_epoch == 1 and statement.last_seal_hash != NO_PREDECESSOR:
+        raise FaultError("enrolment_hash", "the first key epoch has no predecessor")
+    if not 1 <= header["from_sequence"] <= SEQUENCE_MAX or not 0 <= header["to_sequence"] <= SEQUENCE_MAX:
+        raise FaultError("header_mismatch", "there are no such sequences")
+    return statement
+
+
+def _check_signature(public_key: bytes, signed: bytes, signature: bytes) -> None:
+    """RFC 8032 as libsodium holds it: canonical S, no small-order key or R."""
+    try:
+        crypto_sign_open(signature + signed, public_key)
+    except BadSignatureError as fault:
+        raise FaultError("signature", "the meter's key did not sign these bytes") from fault
+
+
+def _check_order(seal: Seal, readings: list[Reading], before: Link) -> None:
+    """Times rise, counters never fall, and no reading is later than its own seal."""
+    first, last = readings[0], before.last_reading
+    if readings[-1].time_unix_s > seal.sealed_at_unix_s:
+        raise FaultError("time_order", "a reading is later than its own seal")
+    if (
+        seal.sealed_at_unix_s <= before.sealed_at_unix_s
+        or first.time_unix_s <= last.time_unix_s
+        or seal.closed_until_unix_s < before.closed_until_unix_s
+    ):
+        raise FaultError("time_order", f"does not come after sequence {before.sequence}")
+    if (
+        first.production_wh < last.production_wh
+        or first.consumption_wh < last.consumption_wh
+        or seal.production_wh < before.counters.production_wh
+        or seal.consumption_wh < before.counters.consumption_wh
+        or seal.surplus_wh < before.counters.surplus_wh
+    ):
+        raise FaultError("counter_decreased", f"a counter is below that of sequence {before.sequence}")
+
+
+def _check_netting(seal: Seal, readings: list[Reading], before: Link) -> None:
+    """The seal names its predecessor, and its readings give exactly the energy that it states."""
+    if seal.previous_seal_hash != before.seal_hash:
+        raise FaultError("chain_mismatch", f"names {seal.previous_seal_hash.hex()} as its predecessor")
+    counters, last = before.counters, before.last_reading
+    netting = Netting(
+        before.closed_until_unix_s,
+        counters.production_wh,
+        counters.consumption_wh,
+        counters.surplus_wh,
+        last.production_wh,
+        last.consumption_wh,
+    )
+    for reading in readings:
+        netting.add(reading.time_unix_s, reading.production_wh, reading.consumption_wh)
+    stated = (seal.closed_until_unix_s, seal.production_wh, seal.consumption_wh, seal.surplus_wh)
+    netted = (netting.closed_until_unix_s, netting.production_wh, netting.consumption_wh, netting.surplus_wh)
+    if stated != netted:
+        raise FaultError("netting_mismatch", f"states {stated}, its readings give {netted} (until, Wh, Wh, Wh)")
+
+
+def _check_bounds(seal: Seal, readings: list[Reading], before: Link) -> None:
+    """What still binds a seal whose predecessor is not here: its own closing, and what any netting would keep to."""
+    closed = [reading for reading in readings if reading.time_unix_s <= seal.closed_until_unix_s]
+    if seal.closed_until_unix_s != time_floor(readings[-1].time_unix_s) or (
+        closed and (closed[-1].production_wh, closed[-1].consumption_wh) != (seal.production_wh, seal.consumption_wh)
+    ):
+        raise FaultError("netting_mismatch", "its counters are not those of its last closed interval")
+    produced_wh = seal.production_wh - before.counters.production_wh
+    consumed_wh = seal.consumption_wh - before.counters.consumption_wh
+    surplus_wh = seal.surplus_wh - before.counters.surplus_wh
+    if not max(0, produced_wh - consumed_wh) <= surplus_wh <= produced_wh:
+        raise FaultError("surplus_out_of_bounds", f"{surplus_wh} Wh of {produced_wh} produced, {consumed_wh} consumed")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """The lines of the file; None for one that is too long to be a line of ours."""
+    while line := file.readline(LINE_BYTES_MAX):
+        if len(line) < LINE_BYTES_MAX or line.endswith(b"\n"):
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(LINE_BYTES_MAX)
+        yield None
+
+
+def _fields(line: bytes | None, types: dict[str, type]) -> dict[str, Any] | None:
+    """The object in a line, if it has exactly these fields."""
+    try:
+        found = json.loads(line or b"")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or found.keys() != types.keys():
+        return None
+    return found if all(type(found[name]) is kind for name, kind in types.items()) else None
+
+
+def _read_seal_line(line: bytes | None) -> dict[str, Any]:
+    """The fields of a seal's line. `state` and `received_at` are the hub's notes: well formed, and not believed."""
+    stated = _fields(line, _SEAL_LINE)
+    if (
+        stated is None
+        or stated["state"] not in COUNTED_STATES + UNCOUNTED_STATES
+        or not _is_instant(stated["received_at"])
+    ):
+        raise FaultError("line_malformed", "not a line of this format")
+    return stated
+
+
+def _unhex(text: str) -> bytes:
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if data.hex() != text:
+        raise FaultError("not_hexadecimal", "lower case hexadecimal digits are expected")
+    return data
+
+
+def _is_instant(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _iso(unix_s: int | None) -> str | None:
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report for machines: instants in ISO 8601 UTC, energy in integer Wh."""
+    statement = report.statement
+    last = report.last_reading
+    by_kind: dict[str, list[dict[str, Any]]] = {FALSE: [], MISSING: [], HELD: []}
+    for finding in report.findings:
+        shown = asdict(finding)
+        by_kind[shown.pop("kind")].append(shown)
+    return {
+        "format": VERIFICATION_FORMAT,
+        "verified": report.verified,
+        "community_id": report.community_id,
+        "meter_id": report.meter_id,
+        "kind": KIND_NAMES[statement.kind] if statement else None,
+        "measurement": MEASUREMENT_NAMES[statement.measurement] if statement else None,
+        "owner": statement.owner.hex() if statement else None,
+        "public_key": statement.public_key.hex() if statement else None,
+        "key_epoch": report.key_epoch,
+        "seals": report.seals,
+        "verified_seals": report.verified_seals,
+        "readings": report.readings,
+        "from": _iso(report.start_unix_s),
+        "to": _iso(report.end_unix_s),
+        "start": asdict(report.start),
+        "end": asdict(report.end),
+        "energy": asdict(report.end - report.start),
+        "unproved": asdict(report.unproved),
+        "last_reading": None
+        if last is None
+        else {
+            "time": _iso(last.time_unix_s),
+            "production_wh": last.production_wh,
+            "consumption_wh": last.consumption_wh,
+        },
+        **by_kind,
+        "counts": {kind: report.counts[kind] for kind in by_kind},
+    }
+
+
+def as_text(report: Report) -> Iterator[str]:
+    """The report for people, line by line."""
+    statement = report.statement
+    if statement is not None:
+        kind, measurement = KIND_NAMES[statement.kind], MEASUREMENT_NAMES[statement.measurement]
+        yield f"meter        {report.meter_id} of {report.community_id} ({kind}, {measurement})"
+        yield f"owner        {statement.owner.hex()}"
+        yield f"key          {statement.public_key.hex()}, epoch {report.key_epoch}"
+        yield f"verified     {report.verified_seals} of {report.seals} seals, {report.readings} readings"
+        if report.start_unix_s is not None:
+            yield f"period       {_iso(report.start_unix_s)} to {_iso(report.end_unix_s)}"
+            energy, unproved = asdict(report.end - report.start), asdict(report.unproved)
+            start, end = asdict(report.start), asdict(report.end)
+            for name, energy_wh in energy.items():
+                open_part = f", of which {unproved[name]} Wh unproved" if unproved[name] else ""
+                label = name.removesuffix("_wh")
+                yield f"{label:<12} {energy_wh} Wh (from {start[name]} to {end[name]}){open_part}"
+    for finding in report.findings:
+        first, last = finding.first_sequence, finding.last_sequence
+        where = "enrolment" if last == 0 else f"sequence {first}" if first == last else f"sequences {first} to {last}"
+        detail = f": {finding.detail}" if finding.detail else ""
+        yield f"{finding.kind:<12} {report.meter_id}, {where}: {finding.reason}{detail}"
+    if len(report.findings) == FINDINGS_KEPT_MAX:
+        yield f"             only the first {FINDINGS_KEPT_MAX} findings are shown"
+    if report.verified:
+        yield "Everything in this file verifies."
+    else:
+        yield f"NOT everything verifies: {report.counts[FALSE]} false, {report.counts[MISSING]} missing."
+
+
+def _key(text: str) -> bytes:
+    key = bytes.fromhex(text)
+    if len(key) != 32:
+        raise ValueError("a key has 32 bytes")
+    return key
+
+
+def app(args: Sequence[str] | None = None, prog_name: str = "commonwatt verify") -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog=prog_name, description="Check an export of a meter's evidence, offline.")
+    parser.epilog = "Status 0: everything verifies. 1: something is false or missing. 2: the file is not readable."
+    parser.add_argument("export", metavar="EXPORT", help="the file; - for standard input")
+    parser.add_argument("--key", type=_key, metavar="HEX", help="the meter's public key, as you know it")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    options = parser.parse_args(args)
+    try:
+        with sys.stdin.buffer if options.export == "-" else Path(options.export).open("rb") as file:
+            report = verify(file, options.key)
+    except (UnreadableError, OSError) as fault:
+        print(f"{prog_name}: {options.export}: {fault}", file=sys.stderr)
+        sys.exit(2)
+    for line in [json.dumps(as_json(report))] if options.json else as_text(report):
+        print(line)
+    sys.exit(0 if report.verified else 1)
+
+
+if __name__ == "__main__":
+    app()
