@@ -51,6 +51,7 @@ RECEIPTS_PUBLISHED = Counter(
     "commonwatt_ingest_receipts_published_total", "Committed receipts sent to meters.", registry=REGISTRY
 )
 LEASES_HELD = Gauge("commonwatt_ingest_shard_leases_held", "Shards that this process owns now.", registry=REGISTRY)
+SHARDS_READ = Gauge("commonwatt_ingest_shards_read", "Shards whose broker session is open.", registry=REGISTRY)
 DATABASE_RETRIES = Counter(
     "commonwatt_ingest_database_retries_total",
     "Batches tried again because the database was away.",

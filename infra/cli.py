@@ -1,6 +1,7 @@
 """`commonwatt demo`, `broker`: what concerns installing and running, by command line."""
 
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -39,15 +40,19 @@ def bench(
     *,
     rounds: Annotated[int, typer.Option(min=1, help="Every subject once per round and message size.")] = 3,
     workers: Annotated[int, typer.Option(min=1, max=16, help="Ingest processes of the hub.")] = 1,
+    volume: Annotated[float, typer.Option(min=0.1, max=5, help="Times the usual number of messages.")] = 1.0,
+    backlog: Annotated[bool, typer.Option("--backlog", help="Publish first, then measure the catching up.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny: shows that it works, measures nothing.")] = False,
     var: Annotated[Path, typer.Option(help="Everything is kept under this directory.")] = Path("var"),
 ) -> None:
     """Measure the hub's ingest beside a script and a bare COPY, with 60 readings per seal and with 1."""
-    from infra.bench.run import QUICK, Volumes, run_bench  # noqa: PLC0415 - as above
+    from infra.bench.measurement import Shape  # noqa: PLC0415 - as above
+    from infra.bench.run import QUICK, Volumes, run_bench  # noqa: PLC0415
 
-    volumes = QUICK if quick else Volumes(rounds=rounds)
+    volumes = QUICK if quick else Volumes(rounds=rounds).times(volume)
+    volumes = replace(volumes, shape=Shape.BACKLOG if backlog else Shape.LIVE)
     now = datetime.now(UTC)
-    raise typer.Exit(run_bench(var.absolute(), volumes, workers, now, Console(soft_wrap=True)))
+    raise typer.Exit(run_bench(var.absolute(), volumes, workers, now, Console()))
 
 
 @app.command()

@@ -31,11 +31,10 @@ from protocol.topics import parse_topic
 
 @dataclass(slots=True, frozen=True)
 class Arrival:
-    """A message as it came. `acknowledge` is for whoever received it; nothing else here looks at it."""
+    """A message as it came."""
 
     topic: str
     payload: bytes
-    acknowledge: Callable[[], None] | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -7,6 +7,7 @@ anywhere loses nothing but time, and a seal posted over HTTP or through another 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -319,10 +320,10 @@ def months_of(opened: Sequence[VerifiedSeal | Refusal], policy: Policy, now: dat
 def count(done: Ingested) -> None:
     """Add a committed batch to the metrics."""
     metrics.READINGS_STORED.inc(done.readings_stored)
-    for _, verdict in done.verdicts:
-        metrics.MESSAGE_OUTCOMES.labels(verdict.outcome.value, verdict.reason).inc()
-    for refusal in done.refusals:
-        metrics.MESSAGE_OUTCOMES.labels("refused", refusal.reason).inc()
+    outcomes = Counter((verdict.outcome.value, verdict.reason) for _, verdict in done.verdicts)
+    outcomes.update(("refused", refusal.reason) for refusal in done.refusals)
+    for (outcome, reason), number in outcomes.items():
+        metrics.MESSAGE_OUTCOMES.labels(outcome, reason).inc(number)
 
 
 # --- what an operator decides ----------------------------------------------------------------------------------

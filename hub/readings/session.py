@@ -1,49 +1,55 @@
 """One shard's durable MQTT session on the asyncio loop: seals in, acknowledgements and receipts out.
 
-paho does the protocol, this file lends it the event loop. A session lives for one connection: when it is lost, a new
-object takes over and the broker delivers again whatever was not acknowledged. Back-pressure is simply not reading: the
-broker's own window is no protection (mosquitto 2.0.11 overruns it), TCP is.
+A session lives for one connection: when it is lost, a new object takes over and the broker delivers again whatever was
+not acknowledged. Back-pressure is simply not reading: the broker's own window is no protection (mosquitto 2.0.11
+overruns it), TCP is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Final
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-
+from hub.readings import mqtt
 from hub.readings.envelope import Arrival
 from hub.settings import Settings, read_secret
 from protocol.committed import Committed, encode_committed
+from protocol.limits import MESSAGE_BYTES_MAX
 from protocol.topics import shard_filter, topic
 
-KEEPALIVE_S = 60
-CONNECT_TIMEOUT_S = 10
-SESSION_EXPIRY_S = 30 * 86_400
-RECEIVE_MAXIMUM = 65_535
-READ_BURST_MESSAGES = 64
-RECEIPTS_IN_FLIGHT_MAX = 1_000
+KEEP_ALIVE_S: Final = 60
+SILENCE_MAX_S: Final = 1.5 * KEEP_ALIVE_S
+OPEN_TIMEOUT_S: Final = 10.0
+SESSION_EXPIRY_S: Final = 30 * 86_400
+PACKET_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 1_024
+SUBSCRIPTION_ID: Final = 1
 
 
 class SessionFailed(Exception):
     """The broker could not be reached, or refused the session or the subscription."""
 
 
-class ShardSession:
-    """The connection for one shard. `on_arrival` gets each message, `on_lost` is called once when it ends."""
+def trust(settings: Settings) -> ssl.SSLContext:
+    """Believe the configured authority and nobody else. Raises SessionFailed."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(settings.mqtt_ca_file)
+    except (OSError, ssl.SSLError) as fault:
+        raise SessionFailed(f"{settings.mqtt_ca_file}: {fault}") from fault
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+class ShardSession(asyncio.Protocol):
+    """The connection for one shard. `on_arrival` gets each message, `on_lost` is called once if it ends by itself."""
 
     def __init__(
         self,
         settings: Settings,
         shard: int,
-        on_arrival: Callable[[ShardSession, Arrival], None],
+        on_arrival: Callable[[ShardSession, Arrival, int | None], None],
         on_lost: Callable[[ShardSession, str], None],
     ) -> None:
         self.shard = shard
@@ -52,161 +58,126 @@ class ShardSession:
         self._settings = settings
         self._on_arrival = on_arrival
         self._on_lost = on_lost
+        self._decoder = mqtt.Decoder(PACKET_BYTES_MAX)
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
-        self._reading = self._writing = self._closing = False
-        self._received = 0
-        self._descriptor = -1
-        self._client = self._make_client()
-
-    def _make_client(self) -> paho.Client:
-        user = f"hub-{self.shard}"
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            user,
-            protocol=paho.MQTTv5,
-            manual_ack=True,
-            reconnect_on_failure=False,
-        )
-        client.username_pw_set(user, read_secret(self._settings.mqtt_password_file))
-        client.tls_set(str(self._settings.mqtt_ca_file), tls_version=ssl.PROTOCOL_TLS_CLIENT)
-        client.max_inflight_messages_set(RECEIPTS_IN_FLIGHT_MAX)
-        client.max_queued_messages_set(0)
-        client.on_connect = self._connected
-        client.on_subscribe = self._subscribed
-        client.on_message = self._message
-        client.on_disconnect = self._disconnected
-        client.on_socket_register_write = self._wants_to_write
-        client.on_socket_unregister_write = self._has_written
-        return client
+        self._transport: asyncio.Transport | None = None
+        self._keep_alive_s = float(KEEP_ALIVE_S)
+        self._heard_s = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused = self._closing = False
 
     async def open(self) -> None:
         """Connect and subscribe. Raises SessionFailed."""
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_EXPIRY_S
-        properties.ReceiveMaximum = RECEIVE_MAXIMUM
-        connect = partial(
-            self._client.connect,
-            self._settings.mqtt_host,
-            self._settings.mqtt_port,
-            KEEPALIVE_S,
-            clean_start=False,
-            properties=properties,
-        )
+        settings = self._settings
         try:
-            await asyncio.to_thread(connect)
-            sock = self._client.socket()
-            if sock is None:
-                raise SessionFailed("the broker closed the connection")
-            self._descriptor = sock.fileno()
-            self.resume()
-            self._start_writing()
-            self._loop.create_task(self._keep_alive())
-            await asyncio.wait_for(self._ready, CONNECT_TIMEOUT_S)
-        except (OSError, TimeoutError, ValueError) as fault:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await self._loop.create_connection(
+                    lambda: self, settings.mqtt_host, settings.mqtt_port, ssl=trust(settings)
+                )
+                await self._ready
+        except (OSError, TimeoutError, SessionFailed) as fault:
             self.close()
             raise SessionFailed(f"shard {self.shard}: {fault or 'no answer in time'}") from fault
 
     def pause(self) -> None:
         """Stop reading; the broker keeps the rest."""
-        if self._reading:
-            self._loop.remove_reader(self._descriptor)
-            self._reading = False
+        if self._transport and not self._paused and not self._closing:
+            self._transport.pause_reading()
+            self._paused = True
 
     def resume(self) -> None:
         """Read again."""
-        if not self._reading and not self._closing and self._descriptor >= 0:
-            self._loop.add_reader(self._descriptor, self._read)
-            self._reading = True
-            if self._received:  # TLS may hold decrypted bytes that no selector will announce
-                self._loop.call_soon(self._read)
+        if self._transport and self._paused and not self._closing:
+            self._heard_s = self._loop.time()
+            self._transport.resume_reading()
+            self._paused = False
 
     def close(self) -> None:
         """End the connection, keep the session: what is not acknowledged will be delivered again."""
-        if self._closing:
-            return
-        self._closing = True
-        self._detach()
-        self._client.disconnect()
-        self._client.loop_write()
-        if sock := self._client.socket():
-            sock.close()
+        if not self._closing:
+            self._closing = True
+            self._write(mqtt.DISCONNECT_PACKET)
+            self._leave()
+
+    def acknowledge(self, packet_ids: Iterable[int | None], count: int) -> None:
+        """Acknowledge messages in the order in which they came; None is one that asked for no acknowledgement."""
+        self.outstanding -= count
+        if not self._closing:
+            self._write(mqtt.puback_packets(packet_id for packet_id in packet_ids if packet_id is not None))
 
     def publish_receipt(self, meter_id: str, receipt: Committed) -> None:
-        """Tell a meter, and whoever asks later, what is stored. Only ever called after the commit."""
+        """Tell a meter, and whoever asks later, what is stored. Only ever called after the commit.
+
+        QoS 0: a receipt that gets lost is sent again when the meter repeats a seal, or with the next one.
+        """
         if not self._closing:
             name = topic(self._settings.community_id, meter_id, "committed")
-            self._client.publish(name, encode_committed(receipt), qos=1, retain=True)
+            self._write(mqtt.retained_packet(name, encode_committed(receipt)))
 
-    # --- what the event loop and paho call -------------------------------------------------------------------
+    # --- what asyncio calls ----------------------------------------------------------------------------------
 
-    def _read(self) -> None:
-        for _ in range(READ_BURST_MESSAGES):
-            before = self._received
-            if not self._reading or self._closing:
-                return
-            self._client.loop_read()
-            if self._received == before:
-                return
-        if self._reading:
-            self._loop.call_soon(self._read)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say who we are."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        user = f"hub-{self.shard}"
+        password = read_secret(self._settings.mqtt_password_file)
+        self._write(mqtt.connect_packet(user, user, password, KEEP_ALIVE_S, SESSION_EXPIRY_S, PACKET_BYTES_MAX))
+        self._tick()
 
-    async def _keep_alive(self) -> None:
-        while not self._closing:
-            await asyncio.sleep(1)
-            if self._reading:  # while paused we would not see the answer to a ping
-                self._client.loop_misc()
+    def data_received(self, data: bytes) -> None:
+        """Hand on every message that is complete."""
+        self._heard_s = self._loop.time()
+        try:
+            for packet in self._decoder.feed(data):
+                if isinstance(packet, mqtt.Publication):
+                    self.outstanding += 1
+                    self._on_arrival(self, Arrival(packet.topic, packet.payload), packet.packet_id)
+                else:
+                    self._answered(packet)
+        except mqtt.ProtocolViolation as fault:
+            self._fail(f"the broker broke the protocol: {fault}")
 
-    def _wants_to_write(self, *_: Any) -> None:
-        if not self._writing and self._descriptor >= 0:
-            self._loop.call_soon_threadsafe(self._start_writing)
+    def connection_lost(self, fault: Exception | None) -> None:
+        """The broker or the network ended it."""
+        self._fail(str(fault) if fault else "the broker closed the connection")
 
-    def _start_writing(self) -> None:
-        if not self._writing and not self._closing:
-            self._writing = True
-            self._loop.add_writer(self._descriptor, self._client.loop_write)
-
-    def _has_written(self, *_: Any) -> None:
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(self._descriptor)
-
-    def _connected(self, client: paho.Client, _: Any, __: Any, reason: ReasonCode, ___: Any) -> None:
-        if reason.is_failure:
-            self._fail(f"the broker refused the session: {reason}")
-            return
-        client.subscribe(shard_filter(self._settings.community_id, self.shard, "seals"), qos=1)
-
-    def _subscribed(self, _: Any, __: Any, ___: Any, reasons: list[ReasonCode], ____: Any) -> None:
-        if any(reason.is_failure for reason in reasons):
-            self._fail(f"the broker refused the subscription: {reasons[0]}")
+    def _answered(self, answer: mqtt.Answer) -> None:
+        if answer.kind == mqtt.DISCONNECT or answer.reason >= mqtt.FAILURE_FROM:
+            self._fail(f"the broker refused: packet type {answer.kind}, reason 0x{answer.reason:02x}")
+        elif answer.kind == mqtt.CONNACK:
+            self._keep_alive_s = float(answer.properties.get(mqtt.SERVER_KEEP_ALIVE, KEEP_ALIVE_S) or KEEP_ALIVE_S)
+            seals = shard_filter(self._settings.community_id, self.shard, "seals")
+            self._write(mqtt.subscribe_packet(SUBSCRIPTION_ID, seals))
         elif not self._ready.done():
             self._ready.set_result(None)
 
-    def _message(self, client: paho.Client, _: Any, message: paho.MQTTMessage) -> None:
-        self._received += 1
-        self.outstanding += 1
-        self._on_arrival(self, Arrival(message.topic, bytes(message.payload), partial(self._acknowledge, message.mid)))
+    def _tick(self) -> None:
+        """Keep the connection known to be alive; while paused we would not hear the answer."""
+        silence_s = self._loop.time() - self._heard_s
+        if not self._paused and silence_s > SILENCE_MAX_S:
+            self._fail(f"nothing heard for {silence_s:.0f} s")
+        elif not self._closing:
+            if self._ready.done():
+                self._write(mqtt.PINGREQ_PACKET)
+            self._timer = self._loop.call_later(self._keep_alive_s / 2, self._tick)
 
-    def _acknowledge(self, mid: int) -> None:
-        self.outstanding -= 1
-        if not self._closing:
-            self._client.ack(mid, 1)
-
-    def _disconnected(self, _: Any, __: Any, ___: Any, reason: ReasonCode, ____: Any) -> None:
-        self._fail(f"disconnected: {reason}")
+    def _write(self, data: bytes) -> None:
+        if self._transport and data:
+            self._transport.write(data)
 
     def _fail(self, why: str) -> None:
         if not self._ready.done():
-            self._ready.set_exception(OSError(why))
+            self._ready.set_exception(SessionFailed(why))
+            self._ready.exception()  # whoever opens hears it; nobody else needs to
         elif not self._closing:
-            self._closing = True
-            self._detach()
             self._on_lost(self, why)
+        self._closing = True
+        self._leave()
 
-    def _detach(self) -> None:
-        if self._descriptor >= 0:
-            self._loop.remove_reader(self._descriptor)
-            self._loop.remove_writer(self._descriptor)
-            self._descriptor = -1
-        self._reading = self._writing = False
+    def _leave(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        if self._transport:
+            self._transport.close()

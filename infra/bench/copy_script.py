@@ -5,6 +5,7 @@ packed by numpy in blocks, in the binary form of COPY.
 """
 
 import queue
+import time
 
 import numpy as np
 import psycopg
@@ -12,6 +13,8 @@ import psycopg
 from infra.bench.script_site import SECTION_AT, arguments, columns, finish, subscribe
 
 BLOCK_MESSAGES_MAX = 500
+LINGER_S = 0.005
+"""Larger blocks, and peace for the thread that receives."""
 COPY_HEADER, COPY_TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 COLUMNS = ("time_unix_s", "production_wh", "consumption_wh", "power_w", "voltage_dv", "frequency_mhz")
 TABLE = (
@@ -62,6 +65,7 @@ def main() -> None:
             copy.write(COPY_HEADER)
             while missing:
                 block = [arrived.get()]
+                time.sleep(LINGER_S)
                 while len(block) < min(BLOCK_MESSAGES_MAX, missing) and not arrived.empty():
                     block.append(arrived.get())
                 missing -= len(block)

@@ -24,7 +24,7 @@ class CpuTimes:
         return CpuTimes(*(now - then for now, then in zip(astuple(self), astuple(earlier), strict=True)))
 
 
-def read_cpu(consumers: list[int], postmaster: int, broker: int, generator: int) -> CpuTimes:
+def read_cpu(consumers: list[int], postmaster: int, broker: int, generator: int | None) -> CpuTimes:
     """The times up to now of processes that have not been waited for (a zombie keeps its own).
 
     PostgreSQL's are those of its main process, of its present children and of those that ended.
@@ -33,7 +33,7 @@ def read_cpu(consumers: list[int], postmaster: int, broker: int, generator: int)
         consumer_s=sum(map(_own_s, consumers)),
         database_s=_family_s(postmaster),
         broker_s=_own_s(broker),
-        generator_s=_own_s(generator),
+        generator_s=0.0 if generator is None else _own_s(generator),
         machine_s=_busy_s(),
     )
 
@@ -45,10 +45,10 @@ def postmaster_of(data: Path) -> int:
 
 def child_named(name: str) -> int:
     """The process id of our own child of this name. Raises LookupError unless there is exactly one."""
-    [found] = [child.pid for child in psutil.Process().children() if child.name() == name] or [None]
-    if found is None:
-        raise LookupError(f"there is no child called {name}")
-    return found
+    found: list[int] = [child.pid for child in psutil.Process().children() if child.name() == name]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} children are called {name}")
+    return found[0]
 
 
 def _own_s(pid: int) -> float:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from infra.bench.measurement import Run
-from infra.bench.subjects import COPY, HUB, SCRIPT, SUBJECTS
+from infra.bench.subjects import HUB, SUBJECTS
 
-TITLES = {HUB: "commonwatt hub ingest", SCRIPT: "(a) script, verifies", COPY: "(b) COPY, no verifying"}
+CPU_HEADING = "CPU, µs per reading:\nconsumer + database + broker"
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,9 @@ class Spread:
         """The spread of at least one value."""
         return cls(min(values), statistics.median(values), max(values))
 
-    def text(self, form: str) -> str:
-        """`least–median–most`; the one value if there was one round."""
-        values = (self.median,) if self.least == self.most else (self.least, self.median, self.most)
-        return "–".join(format(value, form) for value in values)
+    def cell(self) -> str:
+        """The median, and beneath it `least–most`."""
+        return f"{_three_digits(self.median)}\n{_three_digits(self.least)}–{_three_digits(self.most)}"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Figures:
     """A subject at one message size. CPU in microseconds per reading.
 
     `hub_speed_ratio` is the hub's readings per second over the subject's, `hub_cpu_ratio` the subject's CPU over the
-    hub's: above 1 the hub is better.
+    hub's: above 1 the hub is better (0: the run was too short for the kernel to count any CPU).
     """
 
     readings_per_seal: int
@@ -75,28 +75,33 @@ def _figures(runs: Sequence[Run], size: int, subject: str) -> Figures:
         broker_us=Spread.of([run.broker_us for run in own]),
         cpu_us=Spread.of([run.cpu_us for run in own]),
         hub_speed_ratio=Spread.of([ours.readings_per_s / run.readings_per_s for ours, run in pairs]),
-        hub_cpu_ratio=Spread.of([run.cpu_us / ours.cpu_us for ours, run in pairs]),
+        hub_cpu_ratio=Spread.of([run.cpu_us / ours.cpu_us if ours.cpu_us else 0.0 for ours, run in pairs]),
     )
 
 
 def table_of(figures: Sequence[Figures]) -> Table:
-    """What is shown: least–median–most over the rounds."""
-    table = Table(title="least–median–most over the rounds; µs of CPU per reading")
+    """What is shown: medians, and beneath them the least and the most over the rounds."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("readings\nper seal", justify="right")
     table.add_column("")
-    for heading in ("readings/s", "consumer", "database", "broker", "together", "hub is × faster", "hub is × cheaper"):
+    for heading in ("readings/s", CPU_HEADING, "hub is ×\nfaster", "hub is ×\ncheaper"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in figures:
         ours = row.subject == HUB
+        parts = " + ".join(_three_digits(each.median) for each in (row.consumer_us, row.database_us, row.broker_us))
         table.add_row(
             str(row.readings_per_seal) if ours else "",
-            TITLES[row.subject],
-            row.readings_per_s.text(",.0f"),
-            *(each.text(".3g") for each in (row.consumer_us, row.database_us, row.broker_us, row.cpu_us)),
-            *("" if ours else each.text(".2f") for each in (row.hub_speed_ratio, row.hub_cpu_ratio)),
+            row.subject,
+            row.readings_per_s.cell(),
+            f"{parts} = {row.cpu_us.cell()}",
+            *("" if ours else each.cell() for each in (row.hub_speed_ratio, row.hub_cpu_ratio)),
             end_section=row.subject == SUBJECTS[-1],
         )
     return table
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def as_json(runs: Sequence[Run], figures: Sequence[Figures]) -> dict[str, Any]:

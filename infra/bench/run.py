@@ -5,17 +5,18 @@ import datetime
 import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from infra.bench.machine import machine_facts
-from infra.bench.measurement import Load, Run, measure
+from infra.bench.measurement import Load, Run, Shape, measure
 from infra.bench.results import Figures, Spread, as_json, summarise, table_of
 from infra.bench.site import INTERVAL_S, Site, empty_directory
 from infra.bench.subjects import SCRIPT, SUBJECTS
@@ -28,7 +29,7 @@ SIZES = (60, 1)
 
 @dataclass(frozen=True)
 class Volumes:
-    """How much is measured. `seals_…` are messages per meter by readings per seal; the script, being slow, gets less."""
+    """How much is measured. `seals_…` are messages per meter, by readings per seal; the slow script gets fewer."""
 
     rounds: int = 3
     meters: int = 200
@@ -36,6 +37,12 @@ class Volumes:
     seals_of_1: int = 100
     script_seals_of_60: int = 5
     script_seals_of_1: int = 10
+    shape: Shape = Shape.LIVE
+
+    def times(self, factor: float) -> "Volumes":
+        """So much more or less of everything, but at least one message per meter."""
+        names = ("seals_of_60", "seals_of_1", "script_seals_of_60", "script_seals_of_1")
+        return replace(self, **{name: max(1, round(getattr(self, name) * factor)) for name in names})
 
     def load(self, subject: str, readings_per_seal: int) -> Load:
         """What a subject is given."""
@@ -43,7 +50,7 @@ class Volumes:
             60: (self.seals_of_60, self.script_seals_of_60),
             1: (self.seals_of_1, self.script_seals_of_1),
         }[readings_per_seal]
-        return Load(readings_per_seal, script if subject == SCRIPT else ordinary)
+        return Load(readings_per_seal, script if subject == SCRIPT else ordinary, self.shape)
 
     def span(self) -> datetime.timedelta:
         """How far the readings of one meter reach."""
@@ -81,6 +88,8 @@ def run_bench(var: Path, volumes: Volumes, workers: int, now: datetime.datetime,
                 site.start()
             runs = _all_runs(site, volumes, workers, console)
             facts = {"machine": machine_facts(), "postgresql": site.facts(), "load_before": load_before}
+            site.stop()
+            shutil.rmtree(directory)  # after a failure it stays: it has the logs
         except LaunchError as error:
             console.print(f"bench: {error}", style="red", markup=False, highlight=False)
             return 1
@@ -114,12 +123,14 @@ def _all_runs(site: Site, volumes: Volumes, workers: int, console: Console) -> l
 
 
 def _show(console: Console, runs: Sequence[Run], facts: dict[str, Any], figures: Sequence[Figures], file: Path) -> None:
-    machine, foreign = facts["machine"], Spread.of([run.foreign_load for run in runs])
+    machine, server, foreign = facts["machine"], facts["postgresql"], Spread.of([run.foreign_load for run in runs])
     console.print(table_of(figures))
+    console.print("Median, beneath it least–most over the rounds. hub: commonwatt hub ingest. script: the one most")
+    console.print("people write. copy: COPY from a subscriber that verifies nothing. See docs/performance.md.")
     for line in (
-        f"{machine['cores']} cores, {machine['processor']}, Python {machine['python']},"
-        f" PostgreSQL {facts['postgresql']['server_version']}; {facts['workers']} ingest worker(s).",
-        f"Other processes used {foreign.text('.2f')} cores meanwhile.",
+        f"{machine['cores']} cores, {machine['processor']}, Python {machine['python']}, PostgreSQL"
+        f" {server['server_version']}; {facts['volumes']['shape']}, {facts['workers']} ingest worker(s).",
+        f"Processes that are none of ours used {foreign.median:.2f} cores, at most {foreign.most:.2f}.",
         f"No reading was lost. Every run: {file}",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,9 @@ stopped, so that its CPU time can still be read.
 
 import argparse
 import json
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -46,18 +48,29 @@ def arguments() -> argparse.Namespace:
 
 def subscribe(given: argparse.Namespace, on_message: Callable[[str, bytes], None]) -> Client:
     """A client that is subscribed to all seals, QoS 1, acknowledged as soon as the callback returns."""
+    threading.excepthook = _end_with_the_thread
     ready: queue.Queue[bool] = queue.Queue()
     client = Client(CallbackAPIVersion.VERSION2, client_id=READER_USER, protocol=MQTTProtocolVersion.MQTTv5)
     client.username_pw_set(READER_USER, given.password_file.read_text())
     client.tls_set(str(given.ca_file))
-    client.on_connect = lambda *_: client.subscribe(f"{PREFIX}/{given.community}/+/+/seals", qos=1)
+
+    def on_connect(*_: Any) -> None:
+        client.subscribe(f"{PREFIX}/{given.community}/+/+/seals", qos=1)
+
+    client.on_connect = on_connect
     client.on_subscribe = lambda *_: ready.put(True)
-    client.on_message = lambda _client, _data, message: on_message(message.topic, message.payload)
+    client.on_message = lambda _client, _data, message: on_message(message.topic, bytes(message.payload))
     client.connect(given.host, given.port)
     client.loop_start()
     ready.get(timeout=30)
     print(json.dumps({"ready": True}), flush=True)
     return client
+
+
+def _end_with_the_thread(fault: threading.ExceptHookArgs) -> None:
+    """A callback that fails ends the process, not only paho's thread: nobody shall wait for it."""
+    sys.__excepthook__(fault.exc_type, fault.exc_value or fault.exc_type(), fault.exc_traceback)
+    os._exit(1)
 
 
 def finish(committed_readings: int) -> None:

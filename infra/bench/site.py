@@ -21,7 +21,7 @@ from infra.local.community import Community
 from infra.local.homes import CONNECTION_CAPACITY_W, PRODUCTION_CAPACITY_W
 from infra.local.mosquitto import Mosquitto
 from infra.local.mosquitto_package import Installation
-from infra.local.processes import LaunchError, pause_until, write_secret
+from infra.local.processes import LaunchError, pause_until, stop_child, write_secret
 from infra.mosquitto.accounts import GATEWAY_USER, SALT_BYTES, first_accounts
 from protocol.enrolment import split_enrolment
 
@@ -29,8 +29,8 @@ COMMUNITY_ID = "bench"
 SEED = 1
 INTERVAL_S = 15
 """60 readings fill a settlement interval."""
-PREPARE_TIMEOUT_S = 300.0
-RUN_TIMEOUT_S = 300.0
+PREPARE_TIMEOUT_S = 120.0
+RUN_TIMEOUT_S = 100.0
 
 
 class Site:
@@ -60,9 +60,7 @@ class Site:
                 keys[meter["meter_id"]] = statement.public_key.hex()
         self.keys_file.write_text(json.dumps(keys))
         for name in ("hub-jobs", "hub-ingest", "hub-api"):
-            process = site.processes.pop(name)
-            process.terminate()
-            process.wait()
+            stop_child(site.processes.pop(name))
 
     def stop(self) -> None:
         """Stop everything."""

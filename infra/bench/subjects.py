@@ -1,4 +1,4 @@
-"""What is compared: the hub and the two scripts, each started over a fresh database, ready, and done at a known time."""
+"""What is compared: the hub and the two scripts, each over a fresh database, ready, and done at a known time."""
 
 import json
 import re
@@ -17,7 +17,7 @@ HUB, SCRIPT, COPY = "hub", "script", "copy"
 SUBJECTS = (HUB, SCRIPT, COPY)
 START_TIMEOUT_S = 60.0
 POLL_PAUSE_S = 0.02
-GAUGE = re.compile(r"^commonwatt_ingest_shard_leases_held (\d+)", re.MULTILINE)
+GAUGE = re.compile(r"^commonwatt_ingest_shards_read (\d+)", re.MULTILINE)
 
 
 class Subject(Protocol):
@@ -74,9 +74,12 @@ class Hub:
                 row = connection.execute("SELECT sum(contiguous_sequence) FROM meter_streams").fetchone()
                 if row and row[0] == messages:
                     return time.monotonic()
-                self._site.community.check_alive()
+                if dead := [name for name in self._names if self._site.community.processes[name].poll() is not None]:
+                    raise LaunchError(f"{dead} ended; see {self._site.community.log}")
                 if not pause_until(deadline_s, POLL_PAUSE_S):
-                    raise LaunchError(f"lost: {row} of {messages} seals are stored after {RUN_TIMEOUT_S:.0f} s")
+                    raise LaunchError(
+                        f"lost: {row and row[0]} of {messages} seals are stored after {RUN_TIMEOUT_S:.0f} s"
+                    )
 
     def stop(self) -> None:
         """End the workers as an operator would."""
