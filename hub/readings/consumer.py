@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
 from prometheus_client import start_http_server
 from sqlalchemy import Engine
 
@@ -38,8 +39,11 @@ from hub.readings.session import SessionFailed, ShardSession
 from hub.settings import Settings
 from protocol.committed import Committed
 
-BATCH_MESSAGES_MAX: Final = 600
-BATCH_BYTES_MAX: Final = 160_000
+BATCH_MESSAGES_MAX: Final = 2_000
+BATCH_BYTES_MAX: Final = 500_000
+OPENERS: Final = 2
+"""Threads that verify one batch: libsodium leaves Python's lock while it works."""
+OPENER_MESSAGES_MIN: Final = 16
 QUEUE_BYTES_HIGH: Final = 8_000_000
 QUEUE_BYTES_LOW: Final = 2_000_000
 RECEIPT_PAUSE_S: Final = 1.0
@@ -56,8 +60,7 @@ _RECEIVED = metrics.MESSAGES_RECEIVED.labels("mqtt")
 log = get_logger()
 
 
-@dataclass(slots=True)
-class Waiting:
+class Waiting(msgspec.Struct, gc=False):
     """A message on its way through the worker."""
 
     session: ShardSession
@@ -280,13 +283,7 @@ class IngestWorker:
             self._in_pipeline += 1
             tokens = {shard: self._tokens.get(shard, -1) for shard in {waiting.session.shard for waiting in batch}}
             try:
-                results = await asyncio.to_thread(
-                    open_envelopes,
-                    [waiting.arrival for waiting in batch],
-                    self._settings.community_id,
-                    self._policy.domain,
-                    self._keys,
-                )
+                results = await self._open([waiting.arrival for waiting in batch])
             except Exception as fault:
                 self._in_pipeline -= 1
                 if not must_start_over(fault):
@@ -297,6 +294,22 @@ class IngestWorker:
                 self._in_pipeline -= 1
                 continue
             await self._opened.put(Opened(batch, results, tokens))
+
+    async def _open(self, arrivals: list[Arrival]) -> list[VerifiedSeal | Refusal]:
+        size = max(OPENER_MESSAGES_MIN, -(-len(arrivals) // OPENERS))
+        parts = await asyncio.gather(
+            *(
+                asyncio.to_thread(
+                    open_envelopes,
+                    arrivals[start : start + size],
+                    self._settings.community_id,
+                    self._policy.domain,
+                    self._keys,
+                )
+                for start in range(0, len(arrivals), size)
+            )
+        )
+        return [result for part in parts for result in part]
 
     async def _commit_loop(self) -> None:
         while True:

@@ -6,8 +6,8 @@ seal. The result of a message is either a VerifiedSeal or a Refusal with a reaso
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Annotated, Final
 
@@ -26,19 +26,18 @@ from protocol.limits import (
 )
 from protocol.readings import FLAGS_ALL
 from protocol.seal import Seal, seal_hash, split_message
+from protocol.settlement import interval_end
 from protocol.topics import parse_topic
 
 
-@dataclass(slots=True, frozen=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True, gc=False):
     """A message as it came."""
 
     topic: str
     payload: bytes
 
 
-@dataclass(slots=True, frozen=True)
-class MeterKeys:
+class MeterKeys(msgspec.Struct, frozen=True):
     """The keys that ever belonged to a meter, newest epoch first. They are facts: a cached one cannot be wrong."""
 
     meter_no: int
@@ -46,9 +45,11 @@ class MeterKeys:
     keys: tuple[tuple[int, bytes], ...]
 
 
-@dataclass(slots=True, frozen=True)
-class Readings:
-    """The decoded section in absolute columns. Wh, W, tenths of a volt, thousandths of a hertz, unix seconds."""
+class Readings(msgspec.Struct, frozen=True, gc=False):
+    """The decoded section in absolute columns. Wh, W, tenths of a volt, thousandths of a hertz, unix seconds.
+
+    `closings` are the settlement intervals that it touches: (interval end, index of the last reading in it).
+    """
 
     times_unix_s: list[int]
     productions_wh: list[int]
@@ -60,13 +61,13 @@ class Readings:
     time_step_min_s: int
     production_step_max_wh: int
     consumption_step_max_wh: int
+    closings: list[tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.times_unix_s)
 
 
-@dataclass(slots=True, frozen=True)
-class VerifiedSeal:
+class VerifiedSeal(msgspec.Struct, frozen=True, gc=False):
     """A seal that a key of this meter signed over exactly these readings."""
 
     arrival: Arrival
@@ -78,8 +79,7 @@ class VerifiedSeal:
     readings: Readings
 
 
-@dataclass(slots=True, frozen=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, gc=False):
     """A message that is no seal of a meter of ours: kept as it came, counted, never committed."""
 
     arrival: Arrival
@@ -152,7 +152,19 @@ def decode_readings(section: bytes) -> Readings:
         min(columns.time_steps_s, default=0),
         max(columns.production_deltas_wh, default=0),
         max(columns.consumption_deltas_wh, default=0),
+        closings_of(times),
     )
+
+
+def closings_of(times_unix_s: list[int]) -> list[tuple[int, int]]:
+    """The settlement intervals to which ascending times belong: (interval end, index of the last time in it)."""
+    found = []
+    index = 0
+    while index < len(times_unix_s):
+        end_unix_s = interval_end(times_unix_s[index])
+        index = bisect_right(times_unix_s, end_unix_s, index)
+        found.append((end_unix_s, index - 1))
+    return found
 
 
 def _follow(deltas: list[int] | None, count: int, low: int, high: int) -> list[int] | None:

@@ -1,8 +1,8 @@
 """The dozen MQTT 5 packets that an ingest session exchanges, as bytes. No sockets here.
 
-Why not a library: receiving is the hot path of the hub, and per message this costs a tenth of what paho does
-(docs/decisions/receiving-mqtt.md). It is only what a durable subscriber needs: QoS 1 in, QoS 0 out, no topic aliases,
-no QoS 2. Everywhere else in this project MQTT is spoken by a library.
+Why not a library: receiving is the hot path of the hub; docs/decisions/receiving-mqtt.md has the measurements. It is
+only what a durable subscriber needs: QoS 1 in, QoS 0 out, no topic aliases, no QoS 2. Everywhere else in this project
+MQTT is spoken by a library.
 Format: MQTT Version 5.0, OASIS Standard, sections 1.5, 2.1 and 3.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 CONNACK: Final = 2
 PUBLISH: Final = 3
@@ -45,8 +46,7 @@ class ProtocolViolation(Exception):
     """The broker sent something that is not MQTT 5, or that this session never asked for."""
 
 
-@dataclass(slots=True, frozen=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True, gc=False):
     """A message to us. `packet_id` is None for QoS 0, which needs no acknowledgement."""
 
     topic: str
@@ -54,8 +54,7 @@ class Publication:
     packet_id: int | None
 
 
-@dataclass(slots=True, frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """CONNACK, SUBACK or DISCONNECT: its reason code, and the numeric properties that came with it."""
 
     kind: int

@@ -10,15 +10,16 @@ predecessor, hash and netting, is checked as soon as both are known, whichever c
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+import msgspec
+
 from hub.readings.envelope import Readings, VerifiedSeal
 from protocol.limits import FUTURE_MAX_S
-from protocol.settlement import Netting, interval_end
+from protocol.settlement import Netting
 
 CAPACITY_MARGIN_PERCENT = 110
 """Inverters and fuses bear a little more than their plate says."""
@@ -58,8 +59,7 @@ class Policy:
     backlog_age_max_s: int
 
 
-@dataclass(slots=True)
-class SealFacts:
+class SealFacts(msgspec.Struct, gc=False):
     """What is remembered of a seal: its signed fields and the ends of its readings. Energy in Wh, unix seconds.
 
     The one with sequence 0 is the enrolment statement, seen as the predecessor of the first seal.
@@ -162,8 +162,7 @@ class Outcome(StrEnum):
     EQUIVOCATION = "equivocation"
 
 
-@dataclass(slots=True, frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """The decision about one seal. `facts` is what to store, None for a repeat.
 
     `successor` is a stored or just judged seal whose link this one settled; with a `successor_fault`, its readings
@@ -242,16 +241,6 @@ def facts_of(sealed: VerifiedSeal, *, linked: bool) -> SealFacts:
     )
 
 
-def closings(readings: Readings) -> Iterator[tuple[int, int]]:
-    """The settlement intervals that the readings touch: (interval end, index of the last reading in it)."""
-    times = readings.times_unix_s
-    index = 0
-    while index < len(times):
-        end_unix_s = interval_end(times[index])
-        index = bisect_right(times, end_unix_s, index)
-        yield end_unix_s, index - 1
-
-
 _Fault = tuple[str, str] | None
 """A reason and its detail, or nothing."""
 
@@ -324,7 +313,7 @@ def _broken_link(facts: SealFacts, predecessor: SealFacts) -> _Fault:
         predecessor.last_consumption_wh,
     )
     times = facts.readings.times_unix_s
-    for _, last in closings(facts.readings):
+    for _, last in facts.readings.closings:
         netting.add(times[last], facts.readings.productions_wh[last], facts.readings.consumptions_wh[last])
     stated = (facts.closed_until_unix_s, facts.production_wh, facts.consumption_wh, facts.surplus_wh)
     netted = (netting.closed_until_unix_s, netting.production_wh, netting.consumption_wh, netting.surplus_wh)

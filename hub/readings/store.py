@@ -5,8 +5,9 @@ The hot path speaks to psycopg directly: arrays in, COPY for what is new. Readin
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from hub.db import metadata
 from hub.readings.envelope import MeterKeys, Readings
-from hub.readings.rules import SealFacts, State, Stream, closings, enrolment_facts
+from hub.readings.rules import SealFacts, State, Stream, enrolment_facts
 from protocol.seal import NO_PREDECESSOR
 from protocol.settlement import first_closed_until
 
@@ -272,59 +273,65 @@ def find_evidence(db: Driver, meter_no: int, key_epoch: int, sequence: int, rece
 
 def copy_seals(db: Driver, rows: Iterable[tuple[int, int, SealFacts, bytes]], received_at: datetime) -> None:
     """Store seals and their evidence: (meter_no, key_epoch, facts, message)."""
-    kept = list(rows)
+    received_us = _postgres_us(received_at)
+    seal_rows, evidence_rows = [_COPY_HEADER], [_COPY_HEADER]
+    for meter_no, key_epoch, facts, message in rows:
+        seal_rows.append(_pack_seal(meter_no, key_epoch, facts, received_us))
+        evidence_rows.append(
+            _EVIDENCE_ROW.pack(5, 4, meter_no, 4, key_epoch, 8, facts.sequence, 8, received_us, len(message))
+        )
+        evidence_rows.append(message)
     with db.cursor() as cursor:
         with cursor.copy(f"COPY seals ({', '.join(_SEAL_COLUMNS)}) FROM STDIN (FORMAT BINARY)") as copy:
-            copy.set_types(_SEAL_TYPES)
-            for meter_no, key_epoch, facts, _ in kept:
-                copy.write_row(
-                    (
-                        meter_no,
-                        key_epoch,
-                        facts.sequence,
-                        facts.state.value,
-                        facts.linked,
-                        facts.seal_hash,
-                        facts.previous_seal_hash,
-                        facts.sealed_at_unix_s,
-                        facts.closed_until_unix_s,
-                        facts.production_wh,
-                        facts.consumption_wh,
-                        facts.surplus_wh,
-                        facts.first_reading_unix_s,
-                        facts.first_production_wh,
-                        facts.first_consumption_wh,
-                        facts.last_reading_unix_s,
-                        facts.last_production_wh,
-                        facts.last_consumption_wh,
-                        facts.reading_count,
-                        received_at,
-                    )
-                )
+            copy.write(b"".join([*seal_rows, _COPY_TRAILER]))
         with cursor.copy(
             "COPY evidence (meter_no, key_epoch, sequence, received_at, message) FROM STDIN (FORMAT BINARY)"
         ) as copy:
-            copy.set_types(["int4", "int4", "int8", "timestamptz", "bytea"])
-            for meter_no, key_epoch, facts, message in kept:
-                copy.write_row((meter_no, key_epoch, facts.sequence, received_at, message))
+            copy.write(b"".join([*evidence_rows, _COPY_TRAILER]))
 
 
-_SEAL_TYPES = [
-    "int4",
-    "int4",
-    "int8",
-    "text",
-    "bool",
-    "bytea",
-    "bytea",
-    *["int8"] * 11,
-    "int4",
-    "timestamptz",
-]
+def _pack_seal(meter_no: int, key_epoch: int, facts: SealFacts, received_us: int) -> bytes:
+    """A row of `seals` in binary COPY form, in the order of its columns: each value behind its length."""
+    state = facts.state.value.encode()
+    return _SEAL_ROWS[len(state)].pack(
+        20,
+        4, meter_no,
+        4, key_epoch,
+        8, facts.sequence,
+        len(state), state,
+        1, facts.linked,
+        32, facts.seal_hash,
+        32, facts.previous_seal_hash,
+        8, facts.sealed_at_unix_s,
+        8, facts.closed_until_unix_s,
+        8, facts.production_wh,
+        8, facts.consumption_wh,
+        8, facts.surplus_wh,
+        8, facts.first_reading_unix_s,
+        8, facts.first_production_wh,
+        8, facts.first_consumption_wh,
+        8, facts.last_reading_unix_s,
+        8, facts.last_production_wh,
+        8, facts.last_consumption_wh,
+        4, facts.reading_count,
+        8, received_us,
+    )  # fmt: skip
+
+
+_SEAL_ROWS = {
+    len(state.value): struct.Struct(f">h ii ii iq i{len(state.value)}s i? i32s i32s {'iq' * 11} ii iq")
+    for state in State
+}
+_EVIDENCE_ROW = struct.Struct(">h ii ii iq iq i")
 
 _POSTGRES_EPOCH_UNIX_S = 946_684_800
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_TRAILER = b"\xff\xff"
+
+
+def _postgres_us(moment: datetime) -> int:
+    """Microseconds since 2000, which is what a timestamptz is."""
+    return (moment - utc(_POSTGRES_EPOCH_UNIX_S)) // timedelta(microseconds=1)
 
 
 def _reading_row(optional_present: tuple[bool, bool, bool]) -> np.dtype[np.void]:
@@ -403,7 +410,7 @@ def upsert_interval_closings(db: Driver, meters: Iterable[tuple[int, int, Readin
     """Keep, per settlement interval, the counters of its last reading. Commutative, so late data needs no care."""
     newest: dict[tuple[int, int, int], tuple[int, int, int]] = {}
     for meter_no, key_epoch, columns in meters:
-        for end_unix_s, last in closings(columns):
+        for end_unix_s, last in columns.closings:
             row = (columns.times_unix_s[last], columns.productions_wh[last], columns.consumptions_wh[last])
             key = (meter_no, key_epoch, end_unix_s)
             if key not in newest or newest[key] < row:

@@ -309,8 +309,8 @@ def test_optional_columns_may_be_absent_in_any_combination(hub: Hub, present: in
     values = [[100, -5, 0], [2_300, 2_301, 2_302], [50_000, 49_990, 50_010]]
     power, voltage, frequency = [column if present >> i & 1 else None for i, column in enumerate(values)]
     times = [1_775_000_000, 1_775_000_060, 1_775_000_120]
-    columns = Readings(times, [1, 2, 3], [4, 5, 6], power, voltage, frequency, [0, 8, 1], 60, 1, 1)
-    other = Readings([time + 600 for time in times], [1, 2, 3], [4, 5, 6], None, None, None, None, 60, 1, 1)
+    columns = Readings(times, [1, 2, 3], [4, 5, 6], power, voltage, frequency, [0, 8, 1], 60, 1, 1, [])
+    other = Readings([time + 600 for time in times], [1, 2, 3], [4, 5, 6], None, None, None, None, 60, 1, 1, [])
     with transaction(hub.engine) as connection:
         ensure_monthly_partitions(connection, [(2026, 3)])
         store.copy_readings(driver(connection), [(1, columns), (1, other)])

@@ -1,8 +1,8 @@
 """The judgement of seals, without a database: order, links, and what each lie is called."""
 
 import random
-from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -185,7 +185,7 @@ def test_a_spike_inside_a_batch_is_seen_although_the_quarter_hour_looks_harmless
     genuine = opened(meter, meter.next_message().message)
     start_wh = genuine.readings.productions_wh[0]
     counters = [start_wh] * 7 + [start_wh + 1_000] * 8
-    spiked = replace(genuine.readings, productions_wh=counters, production_step_max_wh=1_000)
+    spiked = msgspec.structs.replace(genuine.readings, productions_wh=counters, production_step_max_wh=1_000)
     fault = rules._over_capacity(stream, spiked, stream.known[0])
     assert fault == (rules.OVER_CAPACITY, "1000 Wh produced in 60 s")
 
@@ -198,4 +198,4 @@ def test_closings_name_the_last_reading_of_every_interval_touched(seed: int, int
     expected: dict[int, int] = {}
     for index, time_unix_s in enumerate(readings.times_unix_s):
         expected[-(-time_unix_s // 900) * 900] = index
-    assert dict(rules.closings(readings)) == expected
+    assert dict(readings.closings) == expected
