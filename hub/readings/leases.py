@@ -13,8 +13,9 @@ from hub.errors import LeaseLost
 from hub.readings.store import Driver
 from protocol.limits import SHARDS
 
-LEASE_S = 6
-RENEW_EVERY_S = 1.5
+LEASE_S = 3.0
+"""How long the shards of a killed worker wait. A worker that stalls for longer only starts over."""
+RENEW_EVERY_S = 0.75
 
 
 def fair_share(workers: int) -> int:
