@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -19,6 +22,8 @@ from protocol.errors import ProtocolError
 from protocol.topics import check_community_id, domain_of
 
 PREFIX = "COMMONWATT_"
+OTHER_ROOMS = frozenset({"COMMONWATT_API_URL", "COMMONWATT_POSTGRES_BIN"})
+"""Variables that the hub may inherit without being spoken to."""
 
 
 class Settings(BaseSettings):
@@ -53,14 +58,26 @@ class Settings(BaseSettings):
     @classmethod
     def read(cls) -> Self:
         """Read the environment. Raises SettingsInvalid with every fault, by variable name."""
+        faults = list(cls._unknown_names())
         try:
-            return cls()
+            settings = cls()
         except ValidationError as fault:
-            faults = [
+            faults += [
                 f"{PREFIX}{'_'.join(str(part) for part in error['loc']).upper()}: {error['msg']}"
                 for error in fault.errors()
             ]
-            raise SettingsInvalid("; ".join(faults)) from fault
+        if faults:
+            raise SettingsInvalid("; ".join(faults))
+        return settings
+
+    @classmethod
+    def _unknown_names(cls) -> Iterator[str]:
+        """A misspelt variable would otherwise be a silent default."""
+        known = [PREFIX + name.upper() for name in cls.model_fields]
+        for name in sorted(os.environ):
+            if name.startswith(PREFIX) and name not in known and name not in OTHER_ROOMS:
+                near = difflib.get_close_matches(name, known, 1)
+                yield f"{name}: no such setting{f', perhaps {near[0]}' if near else ''}"
 
     @field_validator("database_url")
     @classmethod
@@ -87,6 +104,12 @@ class Settings(BaseSettings):
         if value and len(bytes.fromhex(value)) != 32:
             raise ValueError("32 bytes in hexadecimal, or nothing")
         return value
+
+    @model_validator(mode="after")
+    def _chain_is_whole(self) -> Self:
+        if bool(self.genesis_hash_hex) != bool(self.program_id_hex):
+            raise ValueError(f"{PREFIX}GENESIS_HASH_HEX and {PREFIX}PROGRAM_ID_HEX: both or neither")
+        return self
 
     @property
     def domain(self) -> bytes:

@@ -40,12 +40,14 @@ from hub.settings import Settings
 from protocol.committed import Committed
 
 BATCH_MESSAGES_MAX: Final = 2_000
-BATCH_BYTES_MAX: Final = 500_000
+BATCH_BYTES_MAX: Final = 600_000
 OPENERS: Final = 2
 """Threads that verify one batch: libsodium leaves Python's lock while it works."""
 OPENER_MESSAGES_MIN: Final = 16
 QUEUE_BYTES_HIGH: Final = 8_000_000
 QUEUE_BYTES_LOW: Final = 2_000_000
+MESSAGE_OVERHEAD_BYTES: Final = 300
+"""What a message weighs in the queue besides its payload, so that a flood of empty ones is bounded too."""
 RECEIPT_PAUSE_S: Final = 1.0
 GC_THRESHOLDS: Final = (50_000, 20, 50)
 """A message makes a few dozen objects, none of them in a cycle: Python's default looks for cycles after each 700."""
@@ -76,6 +78,7 @@ class Opened:
     waiting: list[Waiting]
     results: list[VerifiedSeal | Refusal]
     tokens: dict[int, int]
+    generation: int
 
 
 def must_start_over(fault: BaseException) -> bool:
@@ -161,14 +164,14 @@ class IngestWorker:
             await asyncio.sleep(leases.RENEW_EVERY_S)
 
     async def _lease_once(self) -> None:
-        workers, kept = await asyncio.to_thread(self._renew)
+        workers, kept = await asyncio.to_thread(self._renew, dict(self._tokens))
         self._close_sessions([shard for shard in self._tokens if shard not in kept])
         share = leases.fair_share(workers)
         surplus = sorted(kept)[share:]
         if surplus:
             await self._hand_over(surplus)
         elif len(self._tokens) < share:
-            gained = await asyncio.to_thread(self._acquire, share - len(self._tokens))
+            gained = await asyncio.to_thread(self._acquire, list(self._tokens), share - len(self._tokens))
             self._tokens.update(gained)
             if gained:
                 log.info("shards_gained", shards=sorted(gained), workers=workers)
@@ -190,7 +193,7 @@ class IngestWorker:
 
     async def _open_sessions(self) -> None:
         opened = []
-        for shard in [shard for shard in self._tokens if shard not in self._sessions]:
+        for shard in [shard for shard in self._tokens if shard not in self._sessions and not self._stopping.is_set()]:
             session = ShardSession(self._settings, shard, self._take, self._lost)
             self._sessions[shard] = session
             try:
@@ -207,14 +210,14 @@ class IngestWorker:
         if opened:
             log.info("shards_read", shards=opened)
 
-    def _renew(self) -> tuple[int, set[int]]:
+    def _renew(self, tokens: dict[int, int]) -> tuple[int, set[int]]:
         with transaction(self._engine) as connection:
             db = driver(connection)
-            return leases.announce_worker(db, self._id), leases.renew_leases(db, self._id, self._tokens)
+            return leases.announce_worker(db, self._id), leases.renew_leases(db, self._id, tokens)
 
-    def _acquire(self, limit: int) -> dict[int, int]:
+    def _acquire(self, known: Sequence[int], limit: int) -> dict[int, int]:
         with transaction(self._engine) as connection:
-            return leases.acquire_leases(driver(connection), self._id, limit)
+            return leases.acquire_leases(driver(connection), self._id, known, limit)
 
     async def _hand_over(self, shards: Sequence[int]) -> None:
         """Give shards to another worker: finish what is under way, then let go."""
@@ -251,7 +254,7 @@ class IngestWorker:
 
     def _take(self, session: ShardSession, arrival: Arrival, packet_id: int | None) -> None:
         self._queue.append(Waiting(session, arrival, packet_id, time.monotonic()))
-        self._queue_bytes += len(arrival.payload)
+        self._queue_bytes += len(arrival.payload) + MESSAGE_OVERHEAD_BYTES
         self._arrived.set()
         if self._queue_bytes > QUEUE_BYTES_HIGH:
             for each in self._sessions.values():
@@ -262,7 +265,7 @@ class IngestWorker:
         batch_bytes = 0
         while self._queue and len(batch) < BATCH_MESSAGES_MAX and batch_bytes < BATCH_BYTES_MAX:
             waiting = self._queue.popleft()
-            batch_bytes += len(waiting.arrival.payload)
+            batch_bytes += len(waiting.arrival.payload) + MESSAGE_OVERHEAD_BYTES
             batch.append(waiting)
         self._queue_bytes -= batch_bytes
         _RECEIVED.inc(len(batch))
@@ -290,10 +293,7 @@ class IngestWorker:
                     raise
                 self._start_over(fault)
                 continue
-            if generation != self._generation:  # the worker started over meanwhile: all this comes again
-                self._in_pipeline -= 1
-                continue
-            await self._opened.put(Opened(batch, results, tokens))
+            await self._opened.put(Opened(batch, results, tokens, generation))
 
     async def _open(self, arrivals: list[Arrival]) -> list[VerifiedSeal | Refusal]:
         size = max(OPENER_MESSAGES_MIN, -(-len(arrivals) // OPENERS))
@@ -314,7 +314,9 @@ class IngestWorker:
     async def _commit_loop(self) -> None:
         while True:
             batch = await self._opened.get()
-            generation = self._generation
+            if batch.generation != self._generation:  # the worker has started over since: all this comes again
+                self._in_pipeline -= 1
+                continue
             with bound(batch_id=new_id()):
                 try:
                     done = await asyncio.to_thread(self._store, batch)
@@ -324,7 +326,7 @@ class IngestWorker:
                     self._start_over(fault)
                     await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
                 else:
-                    if generation == self._generation:
+                    if batch.generation == self._generation:
                         self._committed(batch, done)
                 finally:
                     self._in_pipeline -= 1

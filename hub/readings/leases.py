@@ -7,7 +7,7 @@ Time is the database's: workers need not agree on a clock.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hub.errors import LeaseLost
 from hub.readings.store import Driver
@@ -47,13 +47,13 @@ def renew_leases(db: Driver, worker_id: str, tokens: Mapping[int, int]) -> set[i
     return {row[0] for row in rows}
 
 
-def acquire_leases(db: Driver, worker_id: str, limit: int) -> dict[int, int]:
-    """Take up to so many shards that nobody holds: token by shard."""
+def acquire_leases(db: Driver, worker_id: str, known: Collection[int], limit: int) -> dict[int, int]:
+    """Take up to so many shards that nobody holds, or that are ours but not among those `known`: token by shard."""
     rows = db.execute(
         "UPDATE shard_leases SET holder = %s, token = token + 1, expires_at = now() + make_interval(secs => %s)"
-        " WHERE shard IN (SELECT shard FROM shard_leases WHERE expires_at < now() ORDER BY shard LIMIT %s"
-        "   FOR UPDATE SKIP LOCKED) RETURNING shard, token",
-        [worker_id, LEASE_S, limit],
+        " WHERE shard IN (SELECT shard FROM shard_leases WHERE (expires_at < now() OR holder = %s)"
+        "   AND NOT shard = ANY(%s) ORDER BY shard LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING shard, token",
+        [worker_id, LEASE_S, worker_id, list(known), limit],
     )
     return dict(rows.fetchall())
 

@@ -235,7 +235,7 @@ def test_while_the_database_is_away_nothing_is_acknowledged_and_then_all_arrives
     admin = create_database_engine(database_url.rsplit("/", 1)[0] + "/postgres", "commonwatt-test")
     closing = (
         f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
-        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
     )
     with admin.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for statement in closing:
