@@ -57,6 +57,7 @@ class Interrupted(BaseException):
 def run_demo(var: Path, *, once: bool, console: Console) -> int:
     """Play the day; then, unless `once`, let the homes live on until Ctrl-C. The exit status: 0 if all is exact."""
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
     demo = var / "demo"
     demo.mkdir(parents=True, exist_ok=True)
     played = False
