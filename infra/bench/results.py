@@ -11,7 +11,7 @@ from rich.table import Table
 from infra.bench.measurement import Run
 from infra.bench.subjects import HUB, SUBJECTS
 
-CPU_HEADING = "CPU, µs per reading:\nconsumer + database + broker"
+CPU_HEADING = "CPU, µs per reading:\nown+database+broker"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Spread:
     def of(cls, values: Sequence[float]) -> "Spread":
         """The spread of at least one value."""
         return cls(min(values), statistics.median(values), max(values))
+
+    def line(self) -> str:
+        """`= median (least–most)`."""
+        return f"= {_three_digits(self.median)} ({_three_digits(self.least)}–{_three_digits(self.most)})"
 
     def cell(self) -> str:
         """The median, and beneath it `least–most`."""
@@ -82,18 +86,18 @@ def _figures(runs: Sequence[Run], size: int, subject: str) -> Figures:
 def table_of(figures: Sequence[Figures]) -> Table:
     """What is shown: medians, and beneath them the least and the most over the rounds."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("readings\nper seal", justify="right")
-    table.add_column("")
+    table.add_column("per\nseal", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for heading in ("readings/s", CPU_HEADING, "hub is ×\nfaster", "hub is ×\ncheaper"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in figures:
         ours = row.subject == HUB
-        parts = " + ".join(_three_digits(each.median) for each in (row.consumer_us, row.database_us, row.broker_us))
+        parts = "+".join(_three_digits(each.median) for each in (row.consumer_us, row.database_us, row.broker_us))
         table.add_row(
             str(row.readings_per_seal) if ours else "",
             row.subject,
             row.readings_per_s.cell(),
-            f"{parts} = {row.cpu_us.cell()}",
+            f"{parts}\n{row.cpu_us.line()}",
             *("" if ours else each.cell() for each in (row.hub_speed_ratio, row.hub_cpu_ratio)),
             end_section=row.subject == SUBJECTS[-1],
         )
@@ -101,7 +105,9 @@ def table_of(figures: Sequence[Figures]) -> Table:
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    if value >= 1_000:
+        return f"{value / 1_000:.3g}k"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def as_json(runs: Sequence[Run], figures: Sequence[Figures]) -> dict[str, Any]:
