@@ -6,6 +6,7 @@ community_id)`.
 """
 
 import itertools
+import logging
 import queue
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,15 @@ COMMUNITY_ID = "test-community"
 ANSWER_TIMEOUT_S = 10.0
 TEMPLATE = "migrated"
 _database_numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A command that sets up logs, run inside a test, must not write to that test's streams for ever."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture(scope="session")

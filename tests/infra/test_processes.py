@@ -12,23 +12,25 @@ from infra.local.processes import is_free, log_tail, remembered_port, start_chil
 DEATH_TIMEOUT_S = 30.0
 
 STARTS_A_SERVER_AND_WAITS = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from infra.local.postgres import NOT_DURABLE, Postgres
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
 server = Postgres(Path(sys.argv[1]), NOT_DURABLE)
 server.start()
 print((server.data / "postmaster.pid").read_text().split()[0], flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 STARTS_A_STUBBORN_PROGRAM_AND_WAITS = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from infra.local.processes import start_child
+signal.signal(signal.SIGINT, signal.default_int_handler)
 stubborn = "trap '' TERM INT HUP; while :; do sleep 0.1; done"
 child = start_child(["sh", "-c", stubborn], log=Path(sys.argv[1]) / "log")
 print(child.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -48,7 +50,7 @@ def test_nothing_outlives_the_process_that_started_it(script: str, death: signal
         child = psutil.Process(int(parent.stdout.readline()))
         family = [child, *child.children(recursive=True)]
         parent.send_signal(death)
-        parent.wait()
+        parent.wait(DEATH_TIMEOUT_S)
     deadline_s = time.monotonic() + DEATH_TIMEOUT_S
     while not is_gone(child) and time.monotonic() < deadline_s:
         time.sleep(0.05)
