@@ -1,7 +1,9 @@
 """What the demonstration must find: the golden home's energy to the watt-hour, and one truth in API and evidence."""
 
 import datetime
+import sys
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,6 +26,7 @@ class Energy:
 
 NAMES = tuple(field.name for field in fields(Energy))
 GOLDEN_HOME = "golden-home"
+COMMAND = Path(sys.executable).parent / "commonwatt"
 GOLDEN = {
     "06:00 to 08:00": (6, 8, Energy(5_000, 2_000, 3_000)),
     "08:00 to 10:00": (8, 10, Energy(10_000, 2_000, 8_000)),
@@ -115,16 +118,23 @@ def story(community: Community, summary: dict[str, Any], *, once: bool) -> list[
     lines += [
         f"  {'all homes together':28}{_kwh(street)}",
         f"Stored   {stored['seals']} signed seals, {stored['readings']} readings, {stored['quarantine']} quarantined",
-        f"         PostgreSQL in {community.directory}/postgres, logs in {community.log}",
+        f"         in PostgreSQL, {_near(community.directory)}/postgres; logs beside it in log/",
     ]
     if once:
         return [*lines, "Next     make demo: the same, and then the homes live on"]
-    token = f"$(cat {community.secrets}/admin-token)"
     return [
         *lines,
         f"API      {community.api_url}, MQTT over TLS {community.broker.host}:{community.broker.port}",
-        f'Next     curl -H "Authorization: Bearer {token}" {community.api_url}/meters/{GOLDEN_HOME}',
+        f"Next     export COMMONWATT_API_URL={community.api_url}",
+        f"         export COMMONWATT_ADMIN_TOKEN_FILE={_near(community.secrets)}/admin-token",
+        f"         {_near(COMMAND)} admin export {GOLDEN_HOME} golden.ndjson",
+        f"         {_near(COMMAND)} verify golden.ndjson",
     ]
+
+
+def _near(path: Path) -> str:
+    """The path as it is typed from where we are, if it lies below."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _kwh(energy: dict[str, int]) -> str:
