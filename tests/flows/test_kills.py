@@ -30,8 +30,8 @@ HOMES = [
     Home("single", "H0-B", "PV3", 4_000, NET_ONLY),
 ]
 RHYTHM = Rhythm(interval_s=60, seal_interval_s=300)
-STRETCH = timedelta(hours=12)
-FIRST_DAY_AGO = timedelta(days=20)
+STRETCH = timedelta(hours=8)
+FIRST_DAY_AGO = timedelta(days=33)  # within the hub's age limit
 SUBJECTS = ("agent", "broker", "ingest", "api or jobs", "database")
 STRETCH_TIMEOUT_S = 120.0
 
@@ -86,7 +86,7 @@ class Street:
         """Whoever has finished a stretch begins the next."""
         for home in HOMES:
             process = self.community.processes[self.agent(home)]
-            if process.poll() == 0:
+            if process.poll() == 0 and self.lived_until[home.home_id] + 2 * STRETCH < datetime.now(UTC):
                 self.lived_until[home.home_id] += STRETCH
                 self.live_on(home)
 
