@@ -19,7 +19,7 @@ from hub.integrations.broker_control import BrokerControl
 from hub.outbox.jobs import run_jobs, utc_now
 from hub.readings.jobs import ask_for_gaps_once
 from hub.registry.jobs import registry_handlers
-from hub.registry.service import BROKER_SECRET_BYTES
+from hub.registry.service import BROKER_SECRET_BYTES, queue_accounts
 from hub.settings import Settings, read_secret, read_secret_bytes
 from hub.signatures import SEED_BYTES, SigningKey
 
@@ -89,6 +89,17 @@ def migrate() -> None:
     with _process() as settings:
         db.migrate(settings.database_url)
         log.info("database_migrated")
+
+
+@app.command()
+def accounts() -> None:
+    """Queue the broker account of every meter again, for when the broker has lost them; `hub jobs` makes them."""
+    with _process() as settings:
+        engine = db.create_database_engine(settings.database_url, "commonwatt-accounts")
+        with db.transaction(engine) as connection:
+            count = queue_accounts(connection, "command line", utc_now())
+        engine.dispose()
+        typer.echo(f"Queued {count} accounts.")
 
 
 @contextmanager

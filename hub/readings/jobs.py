@@ -25,7 +25,7 @@ RESEND_SEALS_MAX: Final = 1_000
 def ask_for_gaps_once(engine: Engine, domain: bytes, signing_key: SigningKey, now: datetime) -> int:
     """Have every meter with an old gap told to send it again; returns how many gaps were asked for.
 
-    A gap that stays is asked for again, with the pause above, until it closes or an operator declares it lost.
+    A gap that stays is asked for again, with the pause above, for as long as it is open.
     """
     with transaction(engine) as connection:
         db = driver(connection)

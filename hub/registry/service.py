@@ -83,6 +83,15 @@ def register_meter(
     return store.get_meter(connection, statement.meter_id)
 
 
+def queue_accounts(connection: Connection, actor: str, now: datetime) -> int:
+    """Have the broker make every meter's account again, for when it has lost them; returns how many. Audited."""
+    meter_ids = store.list_meter_ids(connection)
+    for meter_id in meter_ids:
+        add_job(connection, CREATE_ACCOUNT, meter_id, {}, now)
+    append_audit(connection, now, actor, "broker.recreate_accounts", "broker", {"meters": len(meter_ids)})
+    return len(meter_ids)
+
+
 def get_meter(connection: Connection, meter_id: str) -> store.Meter:
     """The meter with this id. Raises MeterNotFound."""
     return store.get_meter(connection, meter_id)

@@ -174,3 +174,8 @@ def insert_empty_stream(connection: Connection, meter_no: int, key_epoch: int) -
 
 def _meter(row: Row[tuple[object, ...]]) -> Meter:
     return Meter(**row._mapping)
+
+
+def list_meter_ids(connection: Connection) -> list[str]:
+    """The ids of all meters, also of suspended ones."""
+    return list(connection.execute(select(meters.c.meter_id).order_by(meters.c.meter_id)).scalars())

@@ -9,6 +9,7 @@ import json
 import random
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -98,15 +99,16 @@ class Street:
             self.community.finish(self.agent(home), STRETCH_TIMEOUT_S + 60)
             self.lived_until[home.home_id] += STRETCH
 
-    def kill(self, subject: str, rng: random.Random) -> None:
-        """SIGKILL and start again, without waiting for anything to recover."""
+    def kill(self, subject: str, rng: random.Random) -> bool:
+        """SIGKILL and start again, without waiting for anything to recover. False if it had just ended by itself."""
         if subject == "agent":
             home = rng.choice(HOMES)
             process = self.community.processes[self.agent(home)]
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-                self.live_on(home)
+            if process.poll() is not None:
+                return False
+            process.kill()
+            process.wait()
+            self.live_on(home)
         elif subject in ("broker", "database"):
             server = self.community.broker if subject == "broker" else self.community.postgres
             server.kill()
@@ -118,6 +120,7 @@ class Street:
             process.kill()
             process.wait()
             self.community.start_part(part)
+        return True
 
 
 def ports(ports_file: Path) -> list[int]:
@@ -161,11 +164,13 @@ def kill_and_compare(street: Street, seed: int, kills_per_subject: int) -> None:
     rng.shuffle(order)
     for home in HOMES:
         street.live_on(home)
+    killed = Counter[str]()
     for subject in order:
         time.sleep(rng.uniform(0.1, 1.8))
-        street.kill(subject, rng)
+        killed[subject] += street.kill(subject, rng)
         street.go_on()
     street.finish()
+    assert all(killed[subject] >= kills_per_subject * 2 // 3 for subject in SUBJECTS), killed
     for home in HOMES:
         assert street.lived_until[home.home_id] - street.start >= 2 * STRETCH, "the kills hit a stream that flows"
         compare(street, home)

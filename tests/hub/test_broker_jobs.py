@@ -14,6 +14,7 @@ from hub.integrations.broker_control import BrokerAway, BrokerControl
 from hub.outbox.jobs import run_jobs_once, utc_now
 from hub.outbox.store import add_job
 from hub.registry.jobs import registry_handlers
+from hub.registry.service import queue_accounts
 from protocol.command import split_command
 from protocol.topics import topic
 
@@ -113,3 +114,17 @@ def test_a_wrong_password_postpones_the_job(server, broker, new_meter):
         handlers = registry_handlers(server.engine, control, BROKER_SECRET, broker.community_id)
         assert run_jobs_once(server.engine, handlers, utc_now) == 1
     assert _states(server) == ["waiting"]
+
+
+def test_accounts_that_the_broker_lost_are_made_again(server, broker, handlers, new_meter):
+    meter = new_meter()
+    account = server.register(meter).json()["broker"]
+    run_jobs_once(server.engine, handlers, utc_now)
+    broker.delete_meter_account(meter.meter_id)
+    with transaction(server.engine) as connection:
+        assert queue_accounts(connection, "operator", utc_now()) == 1
+    run_jobs_once(server.engine, handlers, utc_now)
+    client, _ = _listening(broker, account, topic(broker.community_id, meter.meter_id, "commands"))
+    assert client.is_connected()
+    client.disconnect()
+    client.loop_stop()
