@@ -14,8 +14,10 @@ from sqlalchemy import Engine
 from hub import logs
 from hub.db import ensure_months, is_database_away, transaction
 from hub.idempotency import forget_old_keys
+from hub.outbox.store import forget_ended_jobs
 
 PARTITIONS_AHEAD: Final = timedelta(days=35)
+ENDED_JOBS_KEPT_FOR: Final = timedelta(days=7)
 TICK_S: Final = 1.0
 
 log = logs.get_logger()
@@ -55,6 +57,12 @@ def make_partitions_once(engine: Engine, now: datetime) -> int:
     months = {(moment.year, moment.month) for moment in (now, now + PARTITIONS_AHEAD)}
     ensure_months(engine, months)
     return 0
+
+
+def forget_ended_jobs_once(engine: Engine, now: datetime) -> int:
+    """Drop outbox jobs that were done long ago; what they did is in the audit log."""
+    with transaction(engine) as connection:
+        return forget_ended_jobs(connection, now - ENDED_JOBS_KEPT_FOR)
 
 
 def forget_old_keys_once(engine: Engine, now: datetime) -> int:

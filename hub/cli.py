@@ -13,7 +13,7 @@ from alembic.util import CommandError
 from prometheus_client import start_http_server
 
 from hub import db, logs, metrics
-from hub.chores import Chore, forget_old_keys_once, make_partitions_once, run_chores
+from hub.chores import Chore, forget_ended_jobs_once, forget_old_keys_once, make_partitions_once, run_chores
 from hub.errors import HubError
 from hub.integrations.broker_control import BrokerControl
 from hub.outbox.jobs import run_jobs, utc_now
@@ -64,6 +64,7 @@ def jobs() -> None:
         chores = [
             Chore("ask_for_gaps", 10, lambda now: ask_for_gaps_once(engine, settings.domain, command_key, now)),
             Chore("make_partitions", 3_600, lambda now: make_partitions_once(engine, now)),
+            Chore("forget_ended_jobs", 3_600, lambda now: forget_ended_jobs_once(engine, now)),
             Chore("forget_idempotency_keys", 3_600, lambda now: forget_old_keys_once(engine, now)),
         ]
         stop = threading.Event()

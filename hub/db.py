@@ -31,7 +31,9 @@ metadata = MetaData(
     }
 )
 
-_AWAY = (psycopg.OperationalError, psycopg.InterfaceError)
+_AWAY_SQLSTATES = ("08", "40", "53", "55", "57")
+"""Classes of errors that pass: connection, rollback (deadlock), resources, locks, an operator's hand (shutdown,
+time-out). Others, as a value too long for an index, come again with the same data."""
 
 MONTHLY_TABLES = ("readings", "interval_closings", "evidence")
 
@@ -61,11 +63,20 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """Several statements that see one moment, for a figure that is worked out from more than one of them."""
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection, connection.begin():
+        yield connection
+
+
 def is_database_away(error: BaseException) -> bool:
     """Whether PostgreSQL did not answer, or not in time: nothing was stored, and later it may work."""
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(error.orig, _AWAY)
-    return isinstance(error, (*_AWAY, PoolTimeout))
+        return error.connection_invalidated or (error.orig is not None and is_database_away(error.orig))
+    if isinstance(error, psycopg.OperationalError):
+        return error.sqlstate is None or error.sqlstate.startswith(_AWAY_SQLSTATES)
+    return isinstance(error, (psycopg.InterfaceError, PoolTimeout))
 
 
 def driver(connection: Connection) -> psycopg.Connection[tuple[object, ...]]:

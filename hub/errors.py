@@ -97,6 +97,18 @@ class SealUnverifiable(HubError):
     code, status, title = "seal_unverifiable", 422, "These bytes are no valid seal of this meter"
 
 
+class SealEquivocates(HubError):
+    """Another seal with this number is stored: the key signed two histories, and its meter is suspended."""
+
+    code, status, title = "seal_equivocates", 409, "Another seal with this number is stored"
+
+
+class SealNotTaken(HubError):
+    """The seal is not stored now; the meter keeps it and sends it again."""
+
+    code, status, title = "seal_not_taken", 409, "The seal cannot be taken now"
+
+
 class QuarantineEntryNotFound(HubError):
     """No such entry in the quarantine."""
 

@@ -37,6 +37,8 @@ from hub.signatures import SEED_BYTES, SigningKey
 from protocol.limits import MESSAGE_BYTES_MAX
 
 BODY_BYTES_MAX = 64 * 1024
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""What may label a metric: a client may invent any other."""
 SHUTDOWN_TIMEOUT_S = 10
 WAITING_CONNECTIONS_MAX = 512
 
@@ -179,7 +181,8 @@ class Surroundings:
 
     def _note(self, scope: Scope, status: int, duration_s: float) -> None:
         route = getattr(scope.get("route"), "path", "unknown")
-        metrics.API_REQUEST_DURATION.labels(scope["method"], route, str(status)).observe(duration_s)
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        metrics.API_REQUEST_DURATION.labels(method, route, str(status)).observe(duration_s)
         log.info(
             "request",
             method=scope["method"],

@@ -123,6 +123,20 @@ def count_unfinished_jobs(connection: Connection) -> int:
     return connection.execute(select(func.count()).select_from(outbox_jobs).where(_UNFINISHED)).scalar_one()
 
 
+def has_unfinished_job(connection: Connection, kind: str, subject: str) -> bool:
+    """Whether such a job waits or runs."""
+    query = select(outbox_jobs.c.job_id).where(
+        _UNFINISHED, outbox_jobs.c.kind == kind, outbox_jobs.c.subject == subject
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def forget_ended_jobs(connection: Connection, ended_before: datetime) -> int:
+    """Delete jobs that were done before then; those given up stay. Returns how many."""
+    ended = (outbox_jobs.c.state == "done") & (outbox_jobs.c.ended_at < ended_before)
+    return connection.execute(outbox_jobs.delete().where(ended)).rowcount
+
+
 def _update_leased(connection: Connection, job: Job, **changes: object) -> bool:
     updated = connection.execute(
         outbox_jobs.update()

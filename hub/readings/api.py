@@ -26,7 +26,7 @@ from hub.api_types import (
     iso,
     iso_of,
 )
-from hub.db import transaction
+from hub.db import snapshot, transaction
 from hub.dependencies import Hub, TheHub, Transaction, authenticate, refuse_query
 from hub.errors import MalformedInput
 from hub.readings import exports, queries
@@ -249,7 +249,7 @@ def _raw_page(hub: Hub, meter_no: int, start_unix_s: int, end_unix_s: int, limit
 
 
 def _energy_page(hub: Hub, meter_no: int, start_unix_s: int, end_unix_s: int, bucket_s: int) -> list[Energy]:
-    with transaction(hub.engine) as connection:
+    with snapshot(hub.engine) as connection:
         return queries.list_energies(connection, meter_no, start_unix_s, end_unix_s, bucket_s)
 
 

@@ -424,7 +424,7 @@ def report(done: service.Ingested) -> None:
     """Log what an operator may want to look into, one line for each device and reason however much it sends."""
     held: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for sealed, verdict in done.verdicts:
-        if verdict.outcome in (Outcome.QUARANTINED, Outcome.EQUIVOCATION):
+        if verdict.outcome in (Outcome.QUARANTINED, Outcome.EQUIVOCATION, Outcome.NOT_TAKEN):
             held.setdefault((sealed.meter_id, verdict.reason), []).append((sealed.seal.sequence, verdict.detail))
     for (meter_id, reason), seals in held.items():
         sequence, detail = seals[0]

@@ -69,6 +69,14 @@ def set_seal_state(db: Driver, meter_no: int, key_epoch: int, sequence: int, sta
     )
 
 
+def set_seal_unsound(db: Driver, meter_no: int, key_epoch: int, sequence: int) -> None:
+    """Quarantine a seal that was found to contradict its own readings: nothing is measured from it any more."""
+    db.execute(
+        "UPDATE seals SET state = 'quarantined', sound = false WHERE (meter_no, key_epoch, sequence) = (%s, %s, %s)",
+        [meter_no, key_epoch, sequence],
+    )
+
+
 def withdraw_readings(db: Driver, meter_no: int, key_epoch: int, facts: SealFacts) -> None:
     """Take the readings of one seal out again and close the intervals they touched by what remains.
 

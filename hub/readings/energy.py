@@ -38,7 +38,7 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """What one uncounted seal added to the counters, in Wh, and the time of its last reading."""
+    """What uncounted seals added to the counters, in Wh. It is in the counters of all readings after the given time."""
 
     last_reading_unix_s: int
     production_wh: int

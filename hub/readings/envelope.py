@@ -58,9 +58,6 @@ class Readings(msgspec.Struct, frozen=True, gc=False):
     voltages_dv: list[int] | None
     frequencies_mhz: list[int] | None
     flags: list[int] | None
-    time_step_min_s: int
-    production_step_max_wh: int
-    consumption_step_max_wh: int
     closings: list[tuple[int, int]]
 
     def __len__(self) -> int:
@@ -149,9 +146,6 @@ def decode_readings(section: bytes) -> Readings:
         _follow(columns.voltage_deltas_dv, count, 0, VOLTAGE_DV_MAX),
         _follow(columns.frequency_deltas_mhz, count, 0, FREQUENCY_MHZ_MAX),
         columns.flags,
-        min(columns.time_steps_s, default=0),
-        max(columns.production_deltas_wh, default=0),
-        max(columns.consumption_deltas_wh, default=0),
         closings_of(times),
     )
 

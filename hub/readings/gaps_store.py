@@ -21,13 +21,18 @@ class Gap:
 
 
 def list_silent_gaps_for_update(db: Driver, detected_before: datetime, asked_before: datetime, limit: int) -> list[Gap]:
-    """Lock gaps of active meters, in their current key epoch, that are old and were not asked for lately."""
+    """Lock the first old gaps of active meters, in their current key epoch, that were not asked for lately.
+
+    One a meter, so that a meter with many leaves room for the others.
+    """
     rows = db.execute(
         "SELECT g.meter_no, m.meter_id, g.key_epoch, g.first_sequence, g.last_sequence"
         " FROM seal_gaps g JOIN meters m ON m.meter_no = g.meter_no AND m.key_epoch = g.key_epoch"
         " WHERE m.state = 'active' AND g.detected_at < %s AND (g.asked_at IS NULL OR g.asked_at < %s)"
+        " AND NOT EXISTS (SELECT FROM seal_gaps e WHERE e.meter_no = g.meter_no AND e.key_epoch = g.key_epoch"
+        "  AND e.first_sequence < g.first_sequence AND (e.asked_at IS NULL OR e.asked_at < %s))"
         " ORDER BY g.detected_at LIMIT %s FOR UPDATE OF g SKIP LOCKED",
-        [detected_before, asked_before, limit],
+        [detected_before, asked_before, asked_before, limit],
     )
     return [Gap(*row) for row in rows]
 

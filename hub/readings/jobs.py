@@ -8,8 +8,9 @@ from typing import Final
 from sqlalchemy import Engine
 
 from hub.db import driver, transaction
+from hub.outbox.store import has_unfinished_job
 from hub.readings.gaps_store import list_silent_gaps_for_update, mark_gaps_asked
-from hub.registry.service import issue_command
+from hub.registry.service import SEND_COMMAND, issue_command
 from hub.signatures import SigningKey
 from protocol.command import RESEND
 
@@ -30,6 +31,8 @@ def ask_for_gaps_once(engine: Engine, domain: bytes, signing_key: SigningKey, no
     with transaction(engine) as connection:
         db = driver(connection)
         gaps = list_silent_gaps_for_update(db, now - ASK_AFTER, now - ASK_AGAIN_AFTER, GAPS_AT_ONCE_MAX)
+        # where a command has not left yet, because the broker is away, another would only wait behind it
+        gaps = [gap for gap in gaps if not has_unfinished_job(connection, SEND_COMMAND, gap.meter_id)]
         for gap in gaps:
             last = min(gap.last_sequence, gap.first_sequence + RESEND_SEALS_MAX - 1)
             expires_at_unix_s = int((now + COMMAND_LIFE).timestamp())

@@ -205,21 +205,34 @@ _CLOSINGS = text(
 
 _JUMPS = text(
     """
-    SELECT s.key_epoch, s.last_reading_unix_s,
-           s.last_production_wh - coalesce(before.last_production_wh, k.production_wh),
-           s.last_consumption_wh - coalesce(before.last_consumption_wh, k.consumption_wh)
-    FROM seals AS s
-    JOIN meter_keys AS k USING (meter_no, key_epoch)
+    WITH uncounted AS (
+        SELECT key_epoch, sequence,
+               sequence - row_number() OVER (PARTITION BY key_epoch ORDER BY sequence) AS island
+        FROM seals WHERE meter_no = :meter_no AND state IN ('quarantined', 'rejected')),
+    islands AS (
+        SELECT key_epoch, min(sequence) AS first, max(sequence) AS last FROM uncounted GROUP BY key_epoch, island)
+    SELECT i.key_epoch, after.first_reading_unix_s - 1,
+           held.last_production_wh - coalesce(before.last_production_wh, k.production_wh),
+           held.last_consumption_wh - coalesce(before.last_consumption_wh, k.consumption_wh)
+    FROM islands AS i
+    JOIN meter_keys AS k ON k.meter_no = :meter_no AND k.key_epoch = i.key_epoch
+    JOIN seals AS held ON held.meter_no = :meter_no AND held.key_epoch = i.key_epoch AND held.sequence = i.last
+    JOIN LATERAL (
+        SELECT first_reading_unix_s FROM seals
+        WHERE meter_no = :meter_no AND key_epoch = i.key_epoch AND sequence > i.last
+          AND state IN ('accepted', 'released')
+        ORDER BY sequence LIMIT 1) AS after ON true
     LEFT JOIN LATERAL (
         SELECT last_production_wh, last_consumption_wh FROM seals
-        WHERE meter_no = s.meter_no AND key_epoch = s.key_epoch AND sequence < s.sequence
+        WHERE meter_no = :meter_no AND key_epoch = i.key_epoch AND sequence < i.first
         ORDER BY sequence DESC LIMIT 1) AS before ON true
-    WHERE s.meter_no = :meter_no AND s.state IN ('quarantined', 'rejected')
-      AND s.last_reading_unix_s < extract(epoch FROM CAST(:end AS timestamptz))
+    WHERE after.first_reading_unix_s <= extract(epoch FROM CAST(:end AS timestamptz))
     """
 )
-"""The nearest earlier seal stands in for a missing one, so that energy vouched for by an uncounted seal alone does not
-count either; it does as soon as the missing one arrives."""
+"""What a run of uncounted seals added to the counters, and the moment before the first counted reading that follows it
+in sequence: when those seals themselves claim to be from is not believed. The nearest earlier seal stands in for a
+missing one, so that energy vouched for by an uncounted seal alone does not count either; it does as soon as the missing
+one arrives."""
 
 
 def get_progress(connection: Connection, meter_no: int, key_epoch: int) -> Progress:

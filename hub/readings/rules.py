@@ -10,9 +10,11 @@ predecessor, hash and netting, is checked as soon as both are known, whichever c
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter, itemgetter
 from typing import Final
 
 import msgspec
@@ -21,6 +23,10 @@ from hub.readings.envelope import Readings, VerifiedSeal
 from protocol.limits import FUTURE_MAX_S
 from protocol.settlement import Netting
 
+GAPS_PER_STREAM_MAX = 1_000
+"""A seal that would open one more is not taken: the meter keeps it and sends it again."""
+
+WATT_SECONDS_PER_WH = 3_600
 CAPACITY_MARGIN_PERCENT = 110
 """Inverters and fuses bear a little more than their plate says."""
 
@@ -39,12 +45,16 @@ METER_RETIRED: Final = "meter_retired"
 FROM_THE_FUTURE: Final = "from_the_future"
 TOO_OLD: Final = "too_old"
 OVER_CAPACITY: Final = "over_capacity"
+TOO_MANY_GAPS: Final = "too_many_gaps"
 TIME_ORDER: Final = "time_order"
 COUNTER_DECREASED: Final = "counter_decreased"
 SURPLUS_OUT_OF_BOUNDS: Final = "surplus_out_of_bounds"
 CHAIN_MISMATCH: Final = "chain_mismatch"
 NETTING_MISMATCH: Final = "netting_mismatch"
 EQUIVOCATION: Final = "equivocation"
+
+LINK_FAULTS: Final = frozenset({CHAIN_MISMATCH, NETTING_MISMATCH, TIME_ORDER, COUNTER_DECREASED})
+"""What leaves the link to the predecessor false, or unchecked because something graver came first."""
 
 RELEASABLE: Final = frozenset({METER_SUSPENDED, METER_RETIRED, FROM_THE_FUTURE, TOO_OLD, OVER_CAPACITY})
 """An operator may overrule what is implausible, never what contradicts the meter's own signatures."""
@@ -82,6 +92,11 @@ class SealFacts(msgspec.Struct, gc=False):
     last_production_wh: int
     last_consumption_wh: int
     reading_count: int
+    production_excess_ws: int = 0
+    consumption_excess_ws: int = 0
+    """How far the counters are ahead of what the capacity allows, in watt-seconds: at most one register step."""
+    sound: bool = True
+    """Whether later seals may be measured from it: false once it contradicts what the meter signed elsewhere."""
     readings: Readings | None = None
     """In memory only: what netting needs again when the predecessor comes after its successor."""
 
@@ -110,10 +125,23 @@ class Stream:
 
     def gap_of(self, sequence: int) -> tuple[int, int] | None:
         """The missing range to which a sequence at or below the highest belongs."""
-        for first, last in self.gaps:
-            if first <= sequence <= last:
-                return first, last
-        return None
+        at = bisect_right(self.gaps, sequence, key=itemgetter(0)) - 1
+        return self.gaps[at] if at >= 0 and sequence <= self.gaps[at][1] else None
+
+    def sound_below(self, sequence: int) -> SealFacts:
+        """The nearest lower seal from which energy may be measured; at last the enrolment."""
+        return max(
+            (facts for facts in self.known.values() if facts.sound and facts.sequence < sequence),
+            key=attrgetter("sequence"),
+        )
+
+    def sound_above(self, sequence: int) -> SealFacts | None:
+        """The nearest higher one, if there is any."""
+        return min(
+            (facts for facts in self.known.values() if facts.sound and facts.sequence > sequence),
+            key=attrgetter("sequence"),
+            default=None,
+        )
 
     def needed(self, sequence: int) -> Iterator[int]:
         """The sequences of the stored seals that judging this one looks at."""
@@ -160,6 +188,7 @@ class Outcome(StrEnum):
     QUARANTINED = "quarantined"
     REPEAT = "repeat"
     EQUIVOCATION = "equivocation"
+    NOT_TAKEN = "not_taken"
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
@@ -190,39 +219,55 @@ def judge(stream: Stream, sealed: VerifiedSeal, policy: Policy, now_unix_s: int)
             f"stored {stored.seal_hash.hex()}, now {sealed.seal_hash.hex()}",
         )
     gap = stream.gap_of(seal.sequence)
+    if len(stream.gaps) >= GAPS_PER_STREAM_MAX and _opens_a_gap(seal.sequence, gap, stream.highest_sequence):
+        return Verdict(Outcome.NOT_TAKEN, TOO_MANY_GAPS, f"{len(stream.gaps)} gaps are open")
     below = stream.known[gap[0] - 1 if gap else stream.highest_sequence]
     above = stream.known[gap[1] + 1] if gap else None
+    facts = facts_of(sealed)
+    base = below if below.sound else stream.sound_below(seal.sequence)
+    ceiling = above if above is None or above.sound else stream.sound_above(seal.sequence)
     follows = below.sequence == seal.sequence - 1
-    facts = facts_of(sealed, linked=follows)
-    fault = (
-        _standing(stream)
-        or _contradiction(facts, below, above)
-        or (_broken_link(facts, below) if follows else _surplus_bounds(facts, below))
-        or (_successor_disagrees(facts, above) if above else None)
-        or _clock(facts, policy, now_unix_s)
-        or _over_capacity(stream, sealed.readings, below)
+    contradiction = (
+        _contradiction(facts, base, ceiling)
+        or (_broken_link(facts, below) if follows else _surplus_bounds(facts, base))
+        or (_successor_disagrees(facts, ceiling) if ceiling else None)
     )
-    if fault:
-        facts.state = State.QUARANTINED
+    fault = (
+        contradiction or _over_capacity(stream, facts, base) or _clock(facts, policy, now_unix_s) or _standing(stream)
+    )
+    facts.sound = contradiction is None
+    facts.linked = follows and (contradiction is None or contradiction[0] not in LINK_FAULTS)
+    facts.state = State.QUARANTINED if fault else State.ACCEPTED
     stream.admit(facts)
     outcome, reason, detail = (Outcome.QUARANTINED, *fault) if fault else (Outcome.ACCEPTED, "", "")
-    if above is None or above.linked or above.previous_seal_hash != facts.seal_hash:
+    if (
+        above is None
+        or above.sequence != seal.sequence + 1
+        or above.linked
+        or above.previous_seal_hash != facts.seal_hash
+    ):
         return Verdict(outcome, reason, detail, facts)
-    above.linked = True
     broken = _broken_link(above, facts)
-    if broken and above.state is State.ACCEPTED:
+    above.linked = broken is None
+    if broken:
+        above.sound = False
         above.state = State.QUARANTINED
-        return Verdict(outcome, reason, detail, facts, above, broken)
-    return Verdict(outcome, reason, detail, facts, above)
+    return Verdict(outcome, reason, detail, facts, above, broken)
 
 
-def facts_of(sealed: VerifiedSeal, *, linked: bool) -> SealFacts:
-    """What is to be remembered of a verified seal, as accepted."""
+def _opens_a_gap(sequence: int, gap: tuple[int, int] | None, highest_sequence: int) -> bool:
+    if gap is None:
+        return sequence > highest_sequence + 1
+    return gap[0] < sequence < gap[1]
+
+
+def facts_of(sealed: VerifiedSeal) -> SealFacts:
+    """What is to be remembered of a verified seal, before it is judged."""
     seal, readings = sealed.seal, sealed.readings
     return SealFacts(
         sequence=seal.sequence,
         state=State.ACCEPTED,
-        linked=linked,
+        linked=False,
         seal_hash=sealed.seal_hash,
         previous_seal_hash=seal.previous_seal_hash,
         sealed_at_unix_s=seal.sealed_at_unix_s,
@@ -333,40 +378,40 @@ def _clock(facts: SealFacts, policy: Policy, now_unix_s: int) -> _Fault:
     return None
 
 
-def _over_capacity(stream: Stream, readings: Readings, below: SealFacts) -> _Fault:
-    """Whether energy came faster, between any two readings, than the installation can make or draw it."""
+def _over_capacity(stream: Stream, facts: SealFacts, base: SealFacts) -> _Fault:
+    """Whether energy came faster than the installation can make or draw it, and how far ahead the counters are now.
+
+    Over any stretch of readings, also across seals, the energy is at most capacity × time and one register step, since
+    registers move in such. So many small steps are no way around: the excess is carried from seal to seal, like the
+    level of a bucket that the capacity empties.
+    """
+    readings = facts.readings
+    assert readings is not None
     produces_w = stream.production_capacity_w
-    consumes_w = stream.connection_capacity_w + produces_w
-    quantum_wh = stream.register_quantum_wh
-    first_step_s = readings.times_unix_s[0] - below.last_reading_unix_s
-    produced_wh = readings.productions_wh[0] - below.last_production_wh
-    consumed_wh = readings.consumptions_wh[0] - below.last_consumption_wh
-    if produced_wh > most_energy_wh(produces_w, first_step_s) + quantum_wh:
-        return OVER_CAPACITY, f"{produced_wh} Wh produced in {first_step_s} s"
-    if consumed_wh > most_energy_wh(consumes_w, first_step_s) + quantum_wh:
-        return OVER_CAPACITY, f"{consumed_wh} Wh consumed in {first_step_s} s"
-    # one comparison settles nearly every seal: the largest step against the shortest time
-    shortest_s = readings.time_step_min_s
-    if (
-        readings.production_step_max_wh <= most_energy_wh(produces_w, shortest_s) + quantum_wh
-        and readings.consumption_step_max_wh <= most_energy_wh(consumes_w, shortest_s) + quantum_wh
-    ):
-        return None
-    times = readings.times_unix_s
-    for what, counters, capacity_w in (
-        ("produced", readings.productions_wh, produces_w),
-        ("consumed", readings.consumptions_wh, consumes_w),
-    ):
-        for i in range(1, len(times)):
-            step_wh, step_s = counters[i] - counters[i - 1], times[i] - times[i - 1]
-            if step_wh > most_energy_wh(capacity_w, step_s) + quantum_wh:
-                return OVER_CAPACITY, f"{step_wh} Wh {what} in {step_s} s"
+    consumes_w = produces_w + stream.connection_capacity_w
+    limit_ws = stream.register_quantum_wh * WATT_SECONDS_PER_WH
+    times = [base.last_reading_unix_s, *readings.times_unix_s]
+    produced_wh = [base.last_production_wh, *readings.productions_wh]
+    consumed_wh = [base.last_consumption_wh, *readings.consumptions_wh]
+    production = _excess_ws(base.production_excess_ws, produces_w, limit_ws, times, produced_wh)
+    consumption = _excess_ws(base.consumption_excess_ws, consumes_w, limit_ws, times, consumed_wh)
+    facts.production_excess_ws = min(production, limit_ws)
+    facts.consumption_excess_ws = min(consumption, limit_ws)
+    for what, excess_ws, capacity_w in (("produced", production, produces_w), ("consumed", consumption, consumes_w)):
+        if excess_ws > limit_ws:
+            return OVER_CAPACITY, f"{excess_ws // WATT_SECONDS_PER_WH} Wh {what} beyond {capacity_w} W"
     return None
 
 
-def most_energy_wh(capacity_w: int, time_s: int) -> int:
-    """The most that an installation can carry in that time, with its margin, rounded down to whole Wh."""
-    return capacity_w * time_s * CAPACITY_MARGIN_PERCENT // 360_000
+def _excess_ws(excess_ws: int, capacity_w: int, limit_ws: int, times_unix_s: list[int], counters_wh: list[int]) -> int:
+    """The excess after these readings; or the first one above the limit."""
+    for i in range(1, len(times_unix_s)):
+        energy_ws = (counters_wh[i] - counters_wh[i - 1]) * WATT_SECONDS_PER_WH
+        carried_ws = capacity_w * (times_unix_s[i] - times_unix_s[i - 1]) * CAPACITY_MARGIN_PERCENT // 100
+        excess_ws = max(0, excess_ws + energy_ws - carried_ws)
+        if excess_ws > limit_ws:
+            return excess_ws
+    return excess_ws
 
 
 def enrolment_facts(

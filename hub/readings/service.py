@@ -14,6 +14,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Final
 
+from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, Engine
 
 from hub import audit, metrics
@@ -23,6 +24,8 @@ from hub.errors import (
     QuarantineAlreadyDecided,
     QuarantineEntryNotFound,
     QuarantineNotReleasable,
+    SealEquivocates,
+    SealNotTaken,
     SealUnverifiable,
 )
 from hub.readings import decisions_store, store
@@ -31,6 +34,7 @@ from hub.readings.envelope import (
     Arrival,
     KeyRing,
     MeterKeys,
+    Readings,
     Refusal,
     VerifiedSeal,
     decode_readings,
@@ -55,10 +59,11 @@ from protocol.seal import split_message
 from protocol.settlement import interval_end
 from protocol.topics import check_meter_id, topic
 
-UNVERIFIED_KEPT_MAX: Final = 1_000
+UNVERIFIED_KEPT_MAX: Final = 100
 FORKS_KEPT_MAX: Final = 100
 """Of messages without a valid signature (per topic) and of second histories (per meter) so many are kept; beyond that
-they are counted and logged, so that no device can fill the disk. Every seal that has its own number is kept."""
+they are counted and logged. Every verified seal with a number of its own is kept."""
+TOPIC_KEPT_CHARACTERS: Final = 200
 
 
 @dataclass(slots=True)
@@ -119,13 +124,23 @@ def _load_streams(db: store.Driver, sealed: Sequence[VerifiedSeal]) -> dict[tupl
         for one in sealed
         if one.seal.sequence < streams[one.meter_no, one.key_epoch].highest_sequence
     }
+    unsound = []
     for meter_no, key_epoch, received_at, facts in store.list_seal_facts(db, sorted(wanted)):
         if not facts.linked and (meter_no, key_epoch, facts.sequence) in by_gap:
-            message = store.find_evidence(db, meter_no, key_epoch, facts.sequence, received_at)
-            assert message is not None, "every stored seal has its evidence"
-            facts.readings = decode_readings(split_message(message).section)
+            facts.readings = _stored_readings(db, meter_no, key_epoch, facts.sequence, received_at)
+        if not facts.sound:
+            unsound.append((meter_no, key_epoch, facts.sequence))
         streams[meter_no, key_epoch].known[facts.sequence] = facts
+    if unsound:
+        for meter_no, key_epoch, _, facts in store.list_sound_neighbours(db, unsound):
+            streams[meter_no, key_epoch].known.setdefault(facts.sequence, facts)
     return streams
+
+
+def _stored_readings(db: store.Driver, meter_no: int, key_epoch: int, sequence: int, received_at: datetime) -> Readings:
+    message = store.find_evidence(db, meter_no, key_epoch, sequence, received_at)
+    assert message is not None, "every stored seal has its evidence"
+    return decode_readings(split_message(message).section)
 
 
 def _write(connection: Connection, done: Ingested, now: datetime) -> None:
@@ -142,11 +157,11 @@ def _write(connection: Connection, done: Ingested, now: datetime) -> None:
         touched = {(one.meter_no, one.key_epoch) for one, _ in admitted}
         store.update_streams(db, [done.streams[key] for key in sorted(touched)])
     in_batch = {(one.meter_no, one.key_epoch, one.seal.sequence) for one, _ in admitted}
-    _settle_successors(connection, done, in_batch, now)
-    _keep_quarantined(connection, done, now)
     gapped = [stream for stream in done.streams.values() if stream.gaps_changed]
     if gapped:
         store.replace_gaps(db, gapped, now)
+    _keep_quarantined(connection, done, now)  # may lock meters: after the gaps, as the job that asks for them does
+    _settle_successors(connection, done, in_batch, now)
 
 
 def _settle_successors(
@@ -160,15 +175,15 @@ def _settle_successors(
         if successor is None:
             continue
         key = (one.meter_no, one.key_epoch, successor.sequence)
+        fault = verdict.successor_fault
         if key not in in_batch:
-            linked.append(key)
-            if verdict.successor_fault:
+            if fault is None:
+                linked.append(key)
+            else:
                 decisions_store.withdraw_readings(db, *key[:2], successor)
-                decisions_store.set_seal_state(db, *key, State.QUARANTINED)
-        if verdict.successor_fault:
-            reason, detail = verdict.successor_fault
-            name = one.arrival.topic
-            row = (*key, name, reason, detail, True, None, successor.seal_hash, now)
+                decisions_store.set_seal_unsound(db, *key)
+        if fault:
+            row = (*key, one.arrival.topic, *fault, True, None, successor.seal_hash, now)
             store.insert_quarantine(db, [row])
     if linked:
         store.link_seals(db, linked)
@@ -183,6 +198,7 @@ def _keep_quarantined(connection: Connection, done: Ingested, now: datetime) -> 
         if verdict.outcome is Outcome.QUARANTINED:
             kept: tuple[bytes | None, bytes] = (None, one.seal_hash)
         elif verdict.outcome is Outcome.EQUIVOCATION:
+            _suspend(connection, done, one, verdict.detail, now)
             forks_kept[one.meter_no] = forks_kept.get(one.meter_no, 0) + 1
             if forks_kept[one.meter_no] > FORKS_KEPT_MAX:
                 done.not_kept += 1
@@ -203,26 +219,24 @@ def _keep_quarantined(connection: Connection, done: Ingested, now: datetime) -> 
                 now,
             )
         )
-        if verdict.outcome is Outcome.EQUIVOCATION and registry.suspend_for_equivocation(
-            connection, one.meter_no, one.meter_id, verdict.detail, now
-        ):
-            store.insert_alarm(
-                db, EQUIVOCATION, one.meter_no, {"sequence": one.seal.sequence, "detail": verdict.detail}, now
-            )
-            for key, stream in done.streams.items():
-                if key[0] == one.meter_no:
-                    stream.meter_state = "suspended"
     if rows:
         store.insert_quarantine(db, rows)
+
+
+def _suspend(connection: Connection, done: Ingested, one: VerifiedSeal, detail: str, now: datetime) -> None:
+    if not registry.suspend_for_equivocation(connection, one.meter_no, one.meter_id, detail, now):
+        return
+    alarm: dict[str, object] = {"sequence": one.seal.sequence, "detail": detail}
+    store.insert_alarm(driver(connection), EQUIVOCATION, one.meter_no, alarm, now)
 
 
 def _keep_refusals(db: store.Driver, done: Ingested, now: datetime) -> None:
     if not done.refusals:
         return
-    kept = store.count_unverified_quarantine(db, [refusal.arrival.topic for refusal in done.refusals])
+    kept = store.count_unverified_quarantine(db, [_kept_topic(refusal) for refusal in done.refusals])
     rows = []
     for refusal in done.refusals:
-        name = refusal.arrival.topic
+        name = _kept_topic(refusal)
         if kept.get(name, 0) >= UNVERIFIED_KEPT_MAX:
             done.not_kept += 1
             continue
@@ -232,6 +246,11 @@ def _keep_refusals(db: store.Driver, done: Ingested, now: datetime) -> None:
         rows.append((refusal.meter_no, None, None, name, refusal.reason, refusal.detail, False, payload, digest, now))
     if rows:
         store.insert_quarantine(db, rows)
+
+
+def _kept_topic(refusal: Refusal) -> str:
+    """The topic as the database can hold and index it; legal ones are shorter and have no such character."""
+    return refusal.arrival.topic[:TOPIC_KEPT_CHARACTERS].replace("\x00", "\ufffd")
 
 
 def _complete_hashes(db: store.Driver, streams: dict[tuple[int, int], Stream]) -> None:
@@ -266,7 +285,8 @@ def receive_posted(engine: Engine, policy: Policy, meter_id: str, message: bytes
     """Store one posted seal in a transaction of its own.
 
     Raises MeterNotFound, or SealUnverifiable when no key of the meter signed these bytes: nothing is kept then,
-    because anybody may post.
+    because anybody may post. Raises SealEquivocates, after the meter is suspended, when another seal has this number,
+    and SealNotTaken when the meter must send it again later.
     """
     try:
         name = topic(policy.community_id, check_meter_id(meter_id), "seals")
@@ -285,8 +305,13 @@ def receive_posted(engine: Engine, policy: Policy, meter_id: str, message: bytes
     count(done)
     [(_, verdict)] = done.verdicts
     stream = done.streams[opened.meter_no, opened.key_epoch]
-    outcome = Outcome.QUARANTINED if verdict.outcome is Outcome.EQUIVOCATION else verdict.outcome
-    return Posted(outcome.value, verdict.reason, opened.key_epoch, opened.seal.sequence, stream.contiguous_sequence)
+    if verdict.outcome is Outcome.EQUIVOCATION:
+        raise SealEquivocates(verdict.detail)
+    if verdict.outcome is Outcome.NOT_TAKEN:
+        raise SealNotTaken(f"{verdict.reason}: {verdict.detail}")
+    return Posted(
+        verdict.outcome.value, verdict.reason, opened.key_epoch, opened.seal.sequence, stream.contiguous_sequence
+    )
 
 
 def key_ring(engine: Engine) -> KeyRing:
@@ -306,15 +331,22 @@ def months_of(opened: Sequence[VerifiedSeal | Refusal], policy: Policy, now: dat
     """
     earliest_unix_s = int(now.timestamp()) - policy.backlog_age_max_s
     latest_unix_s = int(now.timestamp()) + FUTURE_MAX_S
-    times = {
-        time_unix_s
-        for one in opened
-        if isinstance(one, VerifiedSeal)
-        for time_unix_s in (one.readings.times_unix_s[0], one.readings.times_unix_s[-1])
-        if earliest_unix_s <= time_unix_s <= latest_unix_s
+    months = {(now.year, now.month)}
+    for one in opened:
+        if isinstance(one, VerifiedSeal):
+            first, last = one.readings.times_unix_s[0], one.readings.times_unix_s[-1]
+            months |= months_between(max(first, earliest_unix_s), min(interval_end(last), latest_unix_s + 900))
+    return months
+
+
+def months_between(first_unix_s: int, last_unix_s: int) -> set[tuple[int, int]]:
+    """Every month from one time to another; none if they are the wrong way round."""
+    if last_unix_s < first_unix_s:
+        return set()
+    first, last = store.utc(first_unix_s), store.utc(last_unix_s)
+    return {
+        (month // 12, month % 12 + 1) for month in range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
     }
-    moments = [now, *(store.utc(time) for time in times), *(store.utc(interval_end(time)) for time in times)]
-    return {(moment.year, moment.month) for moment in moments}
 
 
 def count(done: Ingested) -> None:
@@ -378,12 +410,14 @@ def _count_after_all(connection: Connection, meter_no: int, key_epoch: int, sequ
     db = driver(connection)
     store.lock_streams_for_update(db, [(meter_no, key_epoch)])
     [(_, _, received_at, facts)] = store.list_seal_facts(db, [(meter_no, key_epoch, sequence)])
-    message = store.find_evidence(db, meter_no, key_epoch, sequence, received_at)
-    assert message is not None, "every stored seal has its evidence"
-    readings = decode_readings(split_message(message).section)
-    ends = (facts.first_reading_unix_s, interval_end(facts.last_reading_unix_s))
-    ensure_monthly_partitions(connection, [(moment.year, moment.month) for moment in map(store.utc, ends)])
-    store.copy_readings(db, [(meter_no, readings)])
+    readings = _stored_readings(db, meter_no, key_epoch, sequence, received_at)
+    ensure_monthly_partitions(
+        connection, months_between(facts.first_reading_unix_s, interval_end(facts.last_reading_unix_s))
+    )
+    try:
+        store.copy_readings(db, [(meter_no, readings)])
+    except UniqueViolation as fault:
+        raise QuarantineNotReleasable("another seal that counts has a reading at the same instant") from fault
     store.upsert_interval_closings(db, [(meter_no, key_epoch, readings)])
     decisions_store.set_seal_state(db, meter_no, key_epoch, sequence, State.RELEASED)
 

@@ -64,6 +64,7 @@ seals = Table(
     Column("sequence", _BIG, primary_key=True, autoincrement=False),
     Column("state", Text, CheckConstraint("true", name="state"), nullable=False),
     Column("linked", Boolean, nullable=False),
+    Column("sound", Boolean, nullable=False),
     Column("seal_hash", LargeBinary, nullable=False),
     Column("previous_seal_hash", LargeBinary, nullable=False),
     Column("sealed_at_unix_s", _BIG, nullable=False),
@@ -77,6 +78,8 @@ seals = Table(
     Column("last_reading_unix_s", _BIG, nullable=False),
     Column("last_production_wh", _BIG, nullable=False),
     Column("last_consumption_wh", _BIG, nullable=False),
+    Column("production_excess_ws", _BIG, nullable=False),
+    Column("consumption_excess_ws", _BIG, nullable=False),
     Column("reading_count", Integer, nullable=False),
     Column("received_at", _TIME, nullable=False),
     Index(
@@ -190,7 +193,8 @@ _SEAL_COLUMNS = [column.name for column in seals.columns]
 _FACTS = (
     "sequence, state, linked, seal_hash, previous_seal_hash, sealed_at_unix_s, closed_until_unix_s, production_wh,"
     " consumption_wh, surplus_wh, first_reading_unix_s, first_production_wh, first_consumption_wh,"
-    " last_reading_unix_s, last_production_wh, last_consumption_wh, reading_count"
+    " last_reading_unix_s, last_production_wh, last_consumption_wh, reading_count,"
+    " production_excess_ws, consumption_excess_ws, sound"
 )
 
 
@@ -259,6 +263,22 @@ def list_seal_facts(db: Driver, wanted: Sequence[tuple[int, int, int]]) -> list[
     return [(row[0], row[1], row[2], SealFacts(row[3], State(row[4]), *row[5:])) for row in rows]
 
 
+def list_sound_neighbours(
+    db: Driver, around: Sequence[tuple[int, int, int]]
+) -> list[tuple[int, int, datetime, SealFacts]]:
+    """The nearest sound seals below and above these (meter_no, key_epoch, sequence), where there are any."""
+    rows = db.execute(
+        f"SELECT s.meter_no, s.key_epoch, s.received_at, {_FACTS} FROM unnest(%s::int[], %s::int[], %s::bigint[])"  # noqa: S608
+        " AS a (m, e, n), LATERAL ("
+        "(SELECT * FROM seals WHERE meter_no = m AND key_epoch = e AND sequence < n AND sound"
+        "  ORDER BY sequence DESC LIMIT 1) UNION ALL"
+        " (SELECT * FROM seals WHERE meter_no = m AND key_epoch = e AND sequence > n AND sound"
+        "  ORDER BY sequence LIMIT 1)) AS s",
+        _columns(around, 3),
+    ).fetchall()
+    return [(row[0], row[1], row[2], SealFacts(row[3], State(row[4]), *row[5:])) for row in rows]
+
+
 def find_evidence(db: Driver, meter_no: int, key_epoch: int, sequence: int, received_at: datetime) -> bytes | None:
     """The message of a stored seal, byte for byte; `received_at` names the partition."""
     row = db.execute(
@@ -294,12 +314,13 @@ def _pack_seal(meter_no: int, key_epoch: int, facts: SealFacts, received_us: int
     """A row of `seals` in binary COPY form, in the order of its columns: each value behind its length."""
     state = facts.state.value.encode()
     return _SEAL_ROWS[len(state)].pack(
-        20,
+        23,
         4, meter_no,
         4, key_epoch,
         8, facts.sequence,
         len(state), state,
         1, facts.linked,
+        1, facts.sound,
         32, facts.seal_hash,
         32, facts.previous_seal_hash,
         8, facts.sealed_at_unix_s,
@@ -313,13 +334,15 @@ def _pack_seal(meter_no: int, key_epoch: int, facts: SealFacts, received_us: int
         8, facts.last_reading_unix_s,
         8, facts.last_production_wh,
         8, facts.last_consumption_wh,
+        8, facts.production_excess_ws,
+        8, facts.consumption_excess_ws,
         4, facts.reading_count,
         8, received_us,
     )  # fmt: skip
 
 
 _SEAL_ROWS = {
-    len(state.value): struct.Struct(f">h ii ii iq i{len(state.value)}s i? i32s i32s {'iq' * 11} ii iq")
+    len(state.value): struct.Struct(f">h ii ii iq i{len(state.value)}s i? i? i32s i32s {'iq' * 13} ii iq")
     for state in State
 }
 _EVIDENCE_ROW = struct.Struct(">h ii ii iq iq i")
@@ -477,7 +500,9 @@ def link_seals(db: Driver, linked: Sequence[tuple[int, int, int]]) -> None:
 
 
 def insert_quarantine(db: Driver, rows: Sequence[TupleRow]) -> int:
-    """Keep what was not accepted; bytes seen before on that topic are not kept twice. Returns how many were new.
+    """Keep what was not accepted; bytes seen before on that topic are not kept twice. Returns how many are kept.
+
+    A seal that was held, or even released, and is now found to contradict itself is held again for that.
 
     Rows: (meter_no, key_epoch, sequence, topic, reason, detail, verified, message, message_hash, received_at).
     """
@@ -485,7 +510,9 @@ def insert_quarantine(db: Driver, rows: Sequence[TupleRow]) -> int:
         cursor.executemany(
             "INSERT INTO quarantine (meter_no, key_epoch, sequence, topic, reason, detail, verified, message,"
             " message_hash, received_at, state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'held')"
-            " ON CONFLICT (topic, message_hash) DO NOTHING",
+            " ON CONFLICT (topic, message_hash) DO UPDATE SET reason = excluded.reason, detail = excluded.detail,"
+            " state = 'held', decided_by = NULL, decided_at = NULL, decision_note = NULL"
+            " WHERE excluded.verified AND quarantine.reason <> excluded.reason",
             rows,
         )
         return cursor.rowcount

@@ -2,7 +2,6 @@
 broker."""
 
 import datetime
-import getpass
 import secrets
 import signal
 import socket
@@ -27,6 +26,10 @@ from infra.mosquitto import configuration
 from infra.mosquitto.accounts import SALT_BYTES, access_list, first_accounts
 
 START_TIMEOUT_S = 10.0
+
+ROOT = "root"
+"""Whom the configuration names: started by root Mosquitto stays root (it would drop to a user who may not read its
+key); started by anybody else, even by a user id without a name, it remains who it is and ignores the line."""
 
 
 class Mosquitto:
@@ -66,7 +69,7 @@ class Mosquitto:
         conf = self.directory / "mosquitto.conf"
         conf.write_text(
             configuration.render(
-                user=getpass.getuser(),
+                user=ROOT,
                 address=LOOPBACK,
                 port=self.port,
                 certificates=self.ca_file.parent,

@@ -29,16 +29,12 @@ from infra.local.processes import (
     stop_child,
     write_secret,
 )
+from infra.local.unprivileged import find_prefix
 
 BIN_VARIABLE = "COMMONWATT_POSTGRES_BIN"
 SUPERUSER = "postgres"
 START_TIMEOUT_S = 60.0
 RETRY_PAUSE_S = 0.25
-UNPRIVILEGED_ID = 65_534
-"""nobody: PostgreSQL refuses to run as root."""
-
-NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
-SET_USER = ("setpriv", f"--reuid={UNPRIVILEGED_ID}", f"--regid={UNPRIVILEGED_ID}", "--clear-groups")
 
 NOT_DURABLE = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
 """Settings for tests that never cut the power."""
@@ -56,7 +52,7 @@ class Postgres:
         self.data = self.directory / "data"
         self.log = self.directory / "server.log"
         self.settings = tuple(settings)
-        self.binaries = binaries or find_binaries()
+        self.binaries = (binaries or find_binaries()).absolute()
         self.port = 0
         self._server: subprocess.Popen[bytes] | None = None
         self._lock = contextlib.ExitStack()
@@ -70,9 +66,12 @@ class Postgres:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._take_lock()
         try:
-            prefix = _not_root(self.directory)
+            password_file = self.directory / "password"
+            if not password_file.exists():
+                write_secret(password_file, secrets.token_urlsafe(24))
+            prefix = find_prefix(self.directory, [self.binaries / "initdb", self.binaries / "postgres"])
             if not (self.data / "PG_VERSION").exists():
-                self._create(prefix)
+                self._create(prefix, password_file)
             self._make_way()
             self._serve(prefix)
         except BaseException:
@@ -127,18 +126,16 @@ class Postgres:
             self._lock.close()
             raise LaunchError(f"another run is using {self.directory}") from error
 
-    def _create(self, prefix: Sequence[str]) -> None:
-        password_file = self.directory / "password"
-        if not password_file.exists():
-            write_secret(password_file, secrets.token_urlsafe(24))
-            _give_away(password_file, prefix)
+    def _create(self, prefix: Sequence[str], password_file: Path) -> None:
         durability = ["--no-sync"] if "fsync=off" in self.settings else []
         command = [
             *(*prefix, str(self.binaries / "initdb"), "--pgdata", str(self.data), "--username", SUPERUSER),
             *("--auth=scram-sha-256", "--pwfile", str(password_file)),
             *("--encoding=UTF8", "--locale=C.UTF-8", *durability),
         ]
-        done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        done = subprocess.run(
+            command, check=False, cwd=self.directory, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
         if done.returncode != 0:
             raise LaunchError(f"initdb could not create {self.data}:\n{done.stderr.strip()}")
 
@@ -169,6 +166,7 @@ class Postgres:
             self._server = start_child(
                 [self.binaries / "postgres", "-D", self.data, *self._options()],
                 log=self.log,
+                directory=self.directory,
                 death_signal=signal.SIGINT,
                 prefix=prefix,
             )
@@ -211,19 +209,3 @@ def find_binaries() -> Path:
     if not (directory / "initdb").exists():
         raise LaunchError(f"there is no initdb in {directory}")
     return directory
-
-
-def _not_root(directory: Path) -> Sequence[str]:
-    """The command prefix under which PostgreSQL agrees to run here: none unless we are root."""
-    if os.geteuid() != 0:
-        return ()
-    trial = subprocess.run([*NAMESPACE, "true"], check=False, capture_output=True)
-    if trial.returncode == 0 and directory.stat().st_uid == 0:
-        return NAMESPACE
-    _give_away(directory, SET_USER)
-    return SET_USER
-
-
-def _give_away(path: Path, prefix: Sequence[str]) -> None:
-    if prefix == SET_USER:
-        os.chown(path, UNPRIVILEGED_ID, UNPRIVILEGED_ID)

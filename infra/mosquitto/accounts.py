@@ -39,7 +39,11 @@ def access_list(community_id: str) -> str:
     """Mosquitto's acl_file for one community."""
     check_community_id(community_id)
     lines = ["# A meter: its own topics."]
-    lines += [f"pattern write {PREFIX}/{community_id}/+/%u/{channel}" for channel in FROM_METER]
+    lines += [
+        f"pattern write {PREFIX}/{community_id}/{shard}/%u/{channel}"
+        for shard in range(SHARDS)
+        for channel in FROM_METER
+    ]  # by number: below a wildcard a meter could keep retained messages under any name
     lines += [f"pattern read {PREFIX}/{community_id}/+/%u/{channel}" for channel in TO_METER]
     lines += ["", f"user {CONTROL_USER}", f"topic readwrite {CONTROL_TOPICS}"]
     lines += [f"topic write {PREFIX}/{community_id}/+/+/commands"]

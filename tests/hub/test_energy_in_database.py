@@ -33,7 +33,8 @@ def test_a_shuffled_day_adds_up_to_the_watt_hour(server, new_meter, seed):
     netting = meter.netting
     chance.shuffle(messages)
     for message in messages:
-        assert server.post_seal(meter, message).json()["state"] == "accepted"
+        answer = server.post_seal(meter, message).json()
+        assert answer["state"] == "accepted", answer
 
     closed = _energy(server, netting.closed_until_unix_s)
     assert closed == (netting.production_wh, netting.consumption_wh, netting.surplus_wh)

@@ -1,4 +1,5 @@
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -7,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local.processes import is_free, log_tail, remembered_port, start_child, stop_child
+from infra.local.processes import LOOPBACK, free_port, is_free, log_tail, remembered_port, start_child, stop_child
 
 DEATH_TIMEOUT_S = 30.0
 
@@ -76,3 +77,15 @@ def test_a_port_is_remembered_while_it_is_free(tmp_path: Path) -> None:
     port = remembered_port(tmp_path / "port")
     assert is_free(port)
     assert remembered_port(tmp_path / "port") == port
+
+
+def test_a_port_counts_as_taken_by_a_listening_server_but_not_by_what_its_connections_left() -> None:
+    port = free_port()
+    with socket.create_server((LOOPBACK, port)) as server, socket.create_connection((LOOPBACK, port)) as client:
+        assert not is_free(port)
+        connection, _ = server.accept()
+        server.close()
+        assert is_free(port)  # while its last connection lives on
+        connection.close()
+        assert client.recv(1) == b""
+    assert is_free(port)  # and in the minute for which the kernel remembers it (TIME_WAIT)

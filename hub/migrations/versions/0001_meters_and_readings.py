@@ -64,6 +64,7 @@ CREATE TABLE seals (
     state                 text NOT NULL CONSTRAINT seals_state_check
         CHECK (state IN ('accepted', 'quarantined', 'released', 'rejected')),
     linked                boolean NOT NULL,
+    sound                 boolean NOT NULL,
     seal_hash             bytea NOT NULL,
     previous_seal_hash    bytea NOT NULL,
     sealed_at_unix_s      bigint NOT NULL,
@@ -77,6 +78,8 @@ CREATE TABLE seals (
     last_reading_unix_s   bigint NOT NULL,
     last_production_wh    bigint NOT NULL,
     last_consumption_wh   bigint NOT NULL,
+    production_excess_ws  bigint NOT NULL,
+    consumption_excess_ws bigint NOT NULL,
     reading_count         integer NOT NULL,
     received_at           timestamptz NOT NULL,
     CONSTRAINT seals_pk PRIMARY KEY (meter_no, key_epoch, sequence)

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
-from hub.db import create_database_engine
+from hub.db import create_database_engine, ensure_monthly_partitions, transaction
 from protocol.committed import Committed, decode_committed
 from protocol.topics import topic
 from simulators.sealing import FleetPlan, SealedMessage, SimulatedMeter
@@ -139,7 +140,8 @@ def gateway(fresh_broker: Broker) -> Iterator[Gateway]:
 
 def all_stored(hub: Hub, meters: list[SimulatedMeter]) -> bool:
     rows = hub.rows("SELECT meter_id, contiguous_sequence FROM meter_streams JOIN meters USING (meter_no)")
-    return dict(rows) == {meter.meter_id: meter.sequence for meter in meters}  # type: ignore[arg-type]
+    wanted = {meter.meter_id: meter.sequence for meter in meters}
+    return {meter_id: sequence for meter_id, sequence in rows if meter_id in wanted} == wanted
 
 
 def assert_exact(hub: Hub, meters: list[SimulatedMeter]) -> None:
@@ -248,3 +250,29 @@ def test_while_the_database_is_away_nothing_is_acknowledged_and_then_all_arrives
     admin.dispose()
     gateway.publish_until_stored(hub, meters)
     assert_exact(hub, meters)
+
+
+def test_a_message_that_cannot_be_stored_is_set_aside_and_stops_nothing(
+    workers: Workers, street: tuple[Hub, list[SimulatedMeter]], gateway: Gateway
+) -> None:
+    hub, meters = street
+    poisoned, *others = meters
+    meter_no = hub.value("SELECT meter_no FROM meters WHERE meter_id = :id", id=poisoned.meter_id)
+    with transaction(hub.engine) as connection:  # a row that no rule of ours would ever have let in
+        moment = datetime.fromtimestamp(poisoned.start_unix_s + 120, UTC)
+        ensure_monthly_partitions(connection, [(moment.year, moment.month)])
+        connection.execute(
+            text("INSERT INTO readings VALUES (:meter_no, :moment, 1, 1, NULL, NULL, NULL, 0)"),
+            {"meter_no": meter_no, "moment": moment},
+        )
+    workers.start()
+    wait_until("the worker reads", lambda: subscribed(workers))
+    gateway.publish(*poisoned.messages(1))
+    for meter in others:
+        gateway.publish(*meter.messages(4))
+    gateway.publish_until_stored(hub, others)
+    wait_until(
+        "the culprit is set aside",
+        lambda: hub.rows("SELECT reason, meter_no FROM quarantine") == [("internal_fault", meter_no)],
+    )
+    assert hub.value("SELECT highest_sequence FROM meter_streams WHERE meter_no = :no", no=meter_no) == 0

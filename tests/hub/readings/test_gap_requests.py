@@ -2,6 +2,9 @@
 
 from datetime import timedelta
 
+from sqlalchemy import text
+
+from hub.db import transaction
 from hub.readings.jobs import ASK_AFTER, ASK_AGAIN_AFTER, RESEND_SEALS_MAX, ask_for_gaps_once
 from hub.signatures import SigningKey, verify
 from protocol.command import RESEND, split_command
@@ -27,15 +30,26 @@ def test_a_gap_that_lasts_is_asked_for_until_it_closes(hub: Hub, home: Simulated
     soon = hub.now + ASK_AFTER / 2
     assert ask_for_gaps_once(hub.engine, POLICY.domain, KEY, soon) == 0, "the backlog may be on its way"
     late = hub.now + ASK_AFTER + timedelta(seconds=1)
-    assert ask_for_gaps_once(hub.engine, POLICY.domain, KEY, late) == 2
+    assert ask_for_gaps_once(hub.engine, POLICY.domain, KEY, late) == 1, "one a meter at a time"
+    assert ask_for_gaps_once(hub.engine, POLICY.domain, KEY, late) == 0, "the broker has not got the first yet"
+    everything_is_sent(hub)
+    assert ask_for_gaps_once(hub.engine, POLICY.domain, KEY, late) == 1
     assert commands(hub) == [(1, 2, 4), (2, 6, 8)]
+    everything_is_sent(hub)
     assert ask_for_gaps_once(hub.engine, POLICY.domain, KEY, late) == 0
     hub.take(messages[2], *messages[5:8])
     later = late + ASK_AGAIN_AFTER + timedelta(seconds=1)
-    assert ask_for_gaps_once(hub.engine, POLICY.domain, KEY, later) == 2, "both halves, as old as the gap they are of"
+    for _ in range(2):
+        assert ask_for_gaps_once(hub.engine, POLICY.domain, KEY, later) == 1, "both halves, as old as what they are of"
+        everything_is_sent(hub)
     assert commands(hub)[2:] == [(3, 2, 2), (4, 4, 4)]
     hub.take(messages[1], messages[3])
     assert ask_for_gaps_once(hub.engine, POLICY.domain, KEY, later + ASK_AGAIN_AFTER * 2) == 0
+
+
+def everything_is_sent(hub: Hub) -> None:
+    with transaction(hub.engine) as connection:
+        connection.execute(text("UPDATE outbox_jobs SET state = 'done'"))
 
 
 def test_of_an_endless_gap_only_the_beginning_is_asked_for(hub: Hub, home: SimulatedMeter) -> None:

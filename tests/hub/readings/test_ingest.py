@@ -3,15 +3,22 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from hub.db import driver, ensure_monthly_partitions, transaction
-from hub.errors import MeterNotFound, QuarantineAlreadyDecided, QuarantineNotReleasable, SealUnverifiable
+from hub.errors import (
+    MeterNotFound,
+    QuarantineAlreadyDecided,
+    QuarantineNotReleasable,
+    SealEquivocates,
+    SealUnverifiable,
+)
 from hub.readings import rules, service, store
 from hub.readings.envelope import Readings
 from hub.readings.rules import Outcome
+from hub.registry.service import resume_meter
 from protocol.readings import decode_readings
 from protocol.topics import topic
 from simulators import misbehaviour
@@ -172,7 +179,7 @@ def test_a_batch_in_which_the_lie_and_its_disproof_meet_stores_only_the_truth(hu
     hub.take(replace(second, message=lie), first)
     assert hub.rows("SELECT sequence, state, linked FROM seals ORDER BY 1") == [
         (1, "accepted", True),
-        (2, "quarantined", True),
+        (2, "quarantined", False),
     ]
     assert hub.value("SELECT count(*) FROM readings") == 15
 
@@ -309,8 +316,8 @@ def test_optional_columns_may_be_absent_in_any_combination(hub: Hub, present: in
     values = [[100, -5, 0], [2_300, 2_301, 2_302], [50_000, 49_990, 50_010]]
     power, voltage, frequency = [column if present >> i & 1 else None for i, column in enumerate(values)]
     times = [1_775_000_000, 1_775_000_060, 1_775_000_120]
-    columns = Readings(times, [1, 2, 3], [4, 5, 6], power, voltage, frequency, [0, 8, 1], 60, 1, 1, [])
-    other = Readings([time + 600 for time in times], [1, 2, 3], [4, 5, 6], None, None, None, None, 60, 1, 1, [])
+    columns = Readings(times, [1, 2, 3], [4, 5, 6], power, voltage, frequency, [0, 8, 1], [])
+    other = Readings([time + 600 for time in times], [1, 2, 3], [4, 5, 6], None, None, None, None, [])
     with transaction(hub.engine) as connection:
         ensure_monthly_partitions(connection, [(2026, 3)])
         store.copy_readings(driver(connection), [(1, columns), (1, other)])
@@ -319,3 +326,55 @@ def test_optional_columns_may_be_absent_in_any_combination(hub: Hub, present: in
         (power and power[i], voltage and voltage[i], frequency and frequency[i], [0, 8, 1][i]) for i in range(3)
     ]
     assert rows[3:] == [(None, None, None, 0)] * 3
+
+
+def test_a_seal_over_a_long_outage_touches_every_month_in_between() -> None:
+    first = datetime(2025, 12, 31, 23, 59, tzinfo=UTC)
+    last = datetime(2026, 2, 1, tzinfo=UTC)
+    assert service.months_between(int(first.timestamp()), int(last.timestamp())) == {(2025, 12), (2026, 1), (2026, 2)}
+    assert service.months_between(int(last.timestamp()), int(first.timestamp())) == set()
+
+
+@pytest.mark.parametrize("name", ["x" * 60_000, "with a \x00 inside", "commonwatt/v1/" + "é" * 5_000])
+def test_no_topic_is_too_strange_to_be_kept(hub: Hub, name: str) -> None:
+    hub.take((name, b"whatever"))
+    assert hub.value("SELECT reason FROM quarantine") == "bad_topic"
+
+
+def test_a_key_that_goes_on_forking_is_suspended_again_after_every_resumption(hub: Hub, home: SimulatedMeter) -> None:
+    first = home.next_message()
+    hub.take(first)
+    sealed_at_unix_s = misbehaviour.field_of(first.message, "sealed_at_unix_s")
+    forks = [
+        replace(first, message=misbehaviour.reseal(home.key, first.message, sealed_at_unix_s=sealed_at_unix_s + 1 + i))
+        for i in range(service.FORKS_KEPT_MAX + 1)
+    ]
+    hub.take(*forks[:-1])
+    with transaction(hub.engine) as connection:
+        resume_meter(connection, home.meter_id, "new firmware", "operator", hub.now)
+    hub.take(forks[-1])
+    assert hub.value("SELECT state FROM meters") == "suspended"
+    assert hub.value("SELECT count(*) FROM alarms") == 2
+
+
+def test_a_released_seal_that_a_late_predecessor_disproves_is_held_again(hub: Hub, home: SimulatedMeter) -> None:
+    first, second = home.messages(2)
+    lie = misbehaviour.invented_surplus(home.key, second.message, random.Random(1))
+    hub.now += timedelta(seconds=POLICY.backlog_age_max_s + 7_200)
+    hub.take(replace(second, message=lie))
+    quarantine_id = hub.value("SELECT quarantine_id FROM quarantine")
+    assert isinstance(quarantine_id, int)
+    hub.release(quarantine_id)
+    assert hub.value("SELECT count(*) FROM readings") == 15
+    hub.take(first)
+    assert hub.rows("SELECT reason, state FROM quarantine WHERE sequence = 2") == [(rules.NETTING_MISMATCH, "held")]
+    assert hub.value("SELECT count(*) FROM readings") == 0
+    assert hub.rows("SELECT state, sound FROM seals WHERE sequence = 2") == [("quarantined", False)]
+
+
+def test_a_posted_second_history_is_refused_by_name(hub: Hub, home: SimulatedMeter) -> None:
+    first = home.next_message()
+    service.receive_posted(hub.engine, POLICY, home.meter_id, first.message, hub.now)
+    with pytest.raises(SealEquivocates):
+        service.receive_posted(hub.engine, POLICY, home.meter_id, misbehaviour.fork(home.key, first.message), hub.now)
+    assert hub.value("SELECT state FROM meters") == "suspended", "the refusal undoes nothing"

@@ -161,12 +161,38 @@ def test_between_seals_that_do_not_touch_surplus_stays_within_what_was_produced(
     assert judged(stream, meter, lie).reason == rules.SURPLUS_OUT_OF_BOUNDS
 
 
-@given(st.integers(1, 10_000_000), st.integers(1, 900))
-def test_an_installation_carries_its_capacity_and_a_tenth_more_and_not_a_watt_hour_beyond(
-    capacity_w: int, time_s: int
+@given(
+    st.integers(0, 20_000),
+    st.integers(1, 1_000),
+    st.lists(st.tuples(st.integers(1, 900), st.integers(0, 400)), min_size=1, max_size=30),
+)
+def test_over_any_stretch_an_installation_carries_its_capacity_a_tenth_more_and_one_register_step(
+    capacity_w: int, quantum_wh: int, steps: list[tuple[int, int]]
 ) -> None:
-    most_wh = rules.most_energy_wh(capacity_w, time_s)
-    assert most_wh * 3_600 * 10 <= capacity_w * time_s * 11 < (most_wh + 1) * 3_600 * 10
+    times, counters = [0], [0]
+    for time_s, energy_wh in steps:
+        times.append(times[-1] + time_s)
+        counters.append(counters[-1] + energy_wh)
+    limit_ws = quantum_wh * 3_600
+    within = rules._excess_ws(0, capacity_w, limit_ws, times, counters) <= limit_ws
+    worst_ws = max(
+        (counters[j] - counters[i]) * 3_600
+        - sum(capacity_w * (times[k] - times[k - 1]) * 11 // 10 for k in range(i + 1, j + 1))
+        for i in range(len(times))
+        for j in range(i, len(times))
+    )
+    assert within == (worst_ws <= limit_ws)
+
+
+def test_a_reading_a_second_is_no_way_around_the_capacity() -> None:
+    meter = a_meter(readings_per_seal=1, interval_s=1)
+    stream = empty_stream(meter)
+    outcomes = []
+    for _ in range(60):
+        meter.leap(12)  # 43 kW
+        outcomes.append(judged(stream, meter, meter.next_message()).outcome)
+    assert outcomes[0] is Outcome.ACCEPTED, "within one register step"
+    assert outcomes.count(Outcome.QUARANTINED) > 40
 
 
 def test_a_register_that_leaps_is_held_and_the_seals_after_it_count() -> None:
@@ -185,9 +211,10 @@ def test_a_spike_inside_a_batch_is_seen_although_the_quarter_hour_looks_harmless
     genuine = opened(meter, meter.next_message().message)
     start_wh = genuine.readings.productions_wh[0]
     counters = [start_wh] * 7 + [start_wh + 1_000] * 8
-    spiked = msgspec.structs.replace(genuine.readings, productions_wh=counters, production_step_max_wh=1_000)
-    fault = rules._over_capacity(stream, spiked, stream.known[0])
-    assert fault == (rules.OVER_CAPACITY, "1000 Wh produced in 60 s")
+    spiked = msgspec.structs.replace(genuine.readings, productions_wh=counters)
+    facts = msgspec.structs.replace(rules.facts_of(genuine), readings=spiked)
+    fault = rules._over_capacity(stream, facts, stream.known[0])
+    assert fault is not None and fault[0] == rules.OVER_CAPACITY
 
 
 @settings(max_examples=200, deadline=None)
@@ -199,3 +226,54 @@ def test_closings_name_the_last_reading_of_every_interval_touched(seed: int, int
     for index, time_unix_s in enumerate(readings.times_unix_s):
         expected[-(-time_unix_s // 900) * 900] = index
     assert dict(readings.closings) == expected
+
+
+def test_a_seal_that_would_open_one_gap_too_many_is_left_with_the_meter() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    messages = meter.messages(4)
+    judged(stream, meter, messages[0])
+    stream.gaps = [(10 * n, 10 * n) for n in range(1, rules.GAPS_PER_STREAM_MAX + 1)]
+    stream.highest_sequence = 1
+    assert judged(stream, meter, messages[1]).outcome is Outcome.ACCEPTED, "it opens none"
+    verdict = judged(stream, meter, messages[3])
+    assert (verdict.outcome, verdict.reason, verdict.facts) == (Outcome.NOT_TAKEN, rules.TOO_MANY_GAPS, None)
+    assert stream.highest_sequence == 2
+
+
+def test_a_seal_that_names_a_far_predecessor_is_not_taken_for_its_successor() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    first, *_, fifth = meter.messages(5)
+    named = misbehaviour.reseal(meter.key, fifth.message, previous_seal_hash=opened(meter, first.message).seal_hash)
+    judged(stream, meter, named)
+    verdict = judged(stream, meter, first)
+    assert (verdict.outcome, verdict.successor) == (Outcome.ACCEPTED, None)
+    assert not stream.known[5].linked
+
+
+@pytest.mark.parametrize("kind", ["broken_chain", "invented_surplus", "fallen_counter"])
+def test_suspension_and_age_do_not_hide_a_contradiction(kind: str) -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    first, second = meter.messages(2)
+    judged(stream, meter, first)
+    stream.meter_state = "suspended"
+    lie = misbehaviour.BAD_MESSAGES[kind](meter.key, second.message, random.Random(7))
+    verdict = judge(stream, opened(meter, lie), POLICY, NOW_UNIX_S + POLICY.backlog_age_max_s)
+    assert verdict.reason not in rules.RELEASABLE
+    assert verdict.facts is not None and not verdict.facts.sound
+
+
+def test_nothing_is_measured_from_a_seal_that_contradicts_another() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    judged(stream, meter, meter.next_message())
+    meter.leap(10**6)
+    second = meter.next_message()
+    late = misbehaviour.reseal(
+        meter.key, second.message, surplus_wh=misbehaviour.field_of(second.message, "surplus_wh") + 1
+    )
+    assert judged(stream, meter, late).reason == rules.NETTING_MISMATCH
+    verdict = judged(stream, meter, meter.next_message())
+    assert verdict.outcome is Outcome.QUARANTINED, "the leap is still there, seen from the last sound seal"
