@@ -405,12 +405,14 @@ def _over_capacity(stream: Stream, facts: SealFacts, base: SealFacts) -> _Fault:
 
 def _excess_ws(excess_ws: int, capacity_w: int, limit_ws: int, times_unix_s: list[int], counters_wh: list[int]) -> int:
     """The excess after these readings; or the first one above the limit."""
-    for i in range(1, len(times_unix_s)):
-        energy_ws = (counters_wh[i] - counters_wh[i - 1]) * WATT_SECONDS_PER_WH
-        carried_ws = capacity_w * (times_unix_s[i] - times_unix_s[i - 1]) * CAPACITY_MARGIN_PERCENT // 100
-        excess_ws = max(0, excess_ws + energy_ws - carried_ws)
+    allowed_w = capacity_w * CAPACITY_MARGIN_PERCENT // 100
+    steps = zip(times_unix_s, times_unix_s[1:], counters_wh, counters_wh[1:], strict=False)
+    for before_s, after_s, before_wh, after_wh in steps:
+        excess_ws += (after_wh - before_wh) * WATT_SECONDS_PER_WH - allowed_w * (after_s - before_s)
         if excess_ws > limit_ws:
             return excess_ws
+        excess_ws = max(excess_ws, 0)
+    return excess_ws
     return excess_ws
 
 

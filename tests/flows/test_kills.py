@@ -153,7 +153,7 @@ def test_a_dozen_kills_of_everything_cost_not_a_watt_hour(street: Street, seed: 
 
 @pytest.mark.long
 @pytest.mark.timeout(7_200)
-@pytest.mark.parametrize("seed", range(2, 6))
+@pytest.mark.parametrize("seed", range(2, 4))
 def test_hundreds_of_kills_of_everything_cost_not_a_watt_hour(street: Street, seed: int) -> None:
     kill_and_compare(street, seed, kills_per_subject=60)
 
