@@ -10,12 +10,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from edge import __version__
+from edge.believing import REGISTER_FELL, REGISTER_JUMPED
 from edge.clock import Clock
 from edge.commands import verify_command
-from edge.counters import RegisterFellError, advance_counters
+from edge.counters import CounterState, Step, advance_counters
 from edge.enrolment import get_enrolment
 from edge.errors import CommandError, JournalError, ModbusError, RegisterError, SettingsError
 from edge.identity import Identity
@@ -23,7 +24,7 @@ from edge.journal import Intervals, Journal
 from edge.modbus import HomeReader
 from edge.outbox import Outbox
 from edge.poll import Poll, moduli_wh, read_poll
-from edge.receipts import BELIEVED, HASH_DIFFERS, HUB_IS_AHEAD, judge_receipt
+from edge.receipts import BELIEVED, HASH_DIFFERS, HUB_IS_AHEAD, STALE, judge_receipt
 from edge.sampling import make_reading, next_reading_time, reading_time, time_usable
 from edge.sealing import seal_due, seal_readings
 from edge.settings import Settings
@@ -32,10 +33,16 @@ from protocol.command import KIND_NAMES, RESEND, RESTART, SET_INTERVAL, Command
 from protocol.committed import decode_committed
 from protocol.errors import ProtocolError
 from protocol.limits import READINGS_PER_SEAL_MAX
+from protocol.readings import Reading
 
 READ_ATTEMPTS = 3
-"""Polls per scheduled reading. A register that fell must have fallen in all of them to be believed."""
+"""Polls per scheduled reading, while what they say is not to be believed."""
 READ_PAUSE_S = 0.5
+METER_UNREADABLE = "meter_unreadable"
+HUB_LOST_SEALS_AFTER_S = 60
+"""A receipt behind an earlier one may be late; when nothing better follows within this, the hub has lost seals."""
+ROUNDS_MISSED_MAX = 2
+"""So many reading intervals without a round of sampling, and the supervisor hears no more from us."""
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +60,7 @@ class Agent:
         reader: HomeReader,
         random: Callable[[], float],
         read_pause_s: float = READ_PAUSE_S,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         if settings.command_public_key is None:
             raise SettingsError("settings_missing", "hub.command_public_key: it is in the hub's answer to registration")
@@ -64,14 +72,21 @@ class Agent:
         self._clock = clock
         self._reader = reader
         self._read_pause_s = read_pause_s
+        self._monotonic_s = monotonic_s
+        self._round_s = monotonic_s()
+        self._stale_since_s: float | None = None
+        self._unwritable: set[str] = set()
         self._counters = journal.get_counters()
         self._chain = journal.get_chain()
         sampling = settings.sampling
-        self._intervals = journal.find_intervals() or Intervals(sampling.interval_s, sampling.seal_interval_s)
+        configured = Intervals(sampling.interval_s, sampling.seal_interval_s)
+        self._intervals = journal.find_intervals() or configured
+        if self._intervals != configured:
+            log.warning("intervals_set_by_command", extra=asdict(self._intervals))
         self._moduli_wh = moduli_wh(settings.modbus.meters)
         unsealed = journal.find_unsealed()
         self._last_reading_unix_s = unsealed.last_unix_s if unsealed else self._chain.last_reading_unix_s
-        self.problems: set[str] = set()
+        self.problems = {HUB_IS_AHEAD} if journal.hub_was_ahead() else set()
         self.counts: Counter[str] = Counter()
         self.outbox = Outbox(settings.mqtt.republish_after_s, random)
         self.outbox.load(journal.unconfirmed_sequences())
@@ -94,56 +109,69 @@ class Agent:
     async def sample_forever(self) -> None:
         """Read at every scheduled instant and seal what is due; until cancelled."""
         while True:
+            self._round_s = self._monotonic_s()
             scheduled = self.next_reading_time()
             self._wait = asyncio.ensure_future(self._clock.wait_until(scheduled))
             await asyncio.wait([self._wait])
             if not self._wait.cancelled():  # a command that sets the intervals cancels the wait
                 self._wait.result()
-                await self.sample_once(scheduled)
+                if self._clock.now_unix_s() >= scheduled:  # unless the clock was set back meanwhile
+                    await self.sample_once(scheduled)
+
+    def came_round_lately(self) -> bool:
+        """Whether sampling goes on, by a clock that nobody sets."""
+        round_max_s = READ_ATTEMPTS * (self._reader.time_max_s + self._read_pause_s)
+        return self._monotonic_s() - self._round_s <= ROUNDS_MISSED_MAX * self._intervals.reading_s + round_max_s
 
     async def sample_once(self, scheduled_unix_s: int) -> bool:
         """One scheduled reading, and the seals that are due. Returns whether there is a reading."""
         self._problem("clock_unsynchronised", not self._clock.synchronised())
-        taken = False
-        if time_usable(self._clock.now_unix_s(), self._last_reading_unix_s):
-            taken = await self._read(scheduled_unix_s)
-            self._problem("meter_unreadable", not taken)
+        if self._stale_since_s is not None:
+            self._problem("hub_lost_seals", self._monotonic_s() - self._stale_since_s >= HUB_LOST_SEALS_AFTER_S)
+        now_unix_s, problem = self._clock.now_unix_s(), "reading_without_time"
+        self._problem("clock_behind_last_reading", now_unix_s <= self._last_reading_unix_s)
+        if time_usable(now_unix_s, self._last_reading_unix_s):
+            try:
+                problem = await self._read(scheduled_unix_s)
+            except JournalError as error:
+                problem = error.code
+                self._journaled("reading", error)
+            for name in (METER_UNREADABLE, REGISTER_FELL, REGISTER_JUMPED):
+                self._problem(name, name == problem)
         else:
-            self._count("reading_without_time")
+            self._count(problem)
         while self.seal_once() and self._seal_is_due() and self._clock.now_unix_s() + 1 < self.next_reading_time():
             await self._clock.wait_until(self._clock.now_unix_s() + 1)  # each seal has its own second
-        return taken
+        return not problem
 
-    async def _read(self, scheduled_unix_s: int) -> bool:
-        fallen = 0
+    async def _read(self, scheduled_unix_s: int) -> str:
+        """Take one reading. Returns the name of the problem if there is none to be had. Raises JournalError."""
+        suspicious: Step | None = None
+        problem = METER_UNREADABLE
         for attempt in range(READ_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(self._read_pause_s)
             time_unix_s = reading_time(scheduled_unix_s, self._clock.now_unix_s())
+            if not time_usable(time_unix_s, self._last_reading_unix_s):
+                self._count("reading_without_time")
+                break
             try:
                 poll = read_poll(self._settings.modbus.meters, await self._reader.read())
-                self._take(poll, time_unix_s, falls_confirmed=fallen == READ_ATTEMPTS - 1)
-            except RegisterFellError as error:
-                fallen += 1
+                power_max_w = self._settings.sampling.power_max_w
+                step = advance_counters(self._counters, poll.registers_wh, self._moduli_wh, time_unix_s, power_max_w)
+            except (ModbusError, RegisterError) as error:
                 self._failed(error)
-            except (ModbusError, RegisterError, JournalError) as error:
-                self._failed(error)
-            else:
-                return True
-        return False
+                continue
+            if step.refused is None:
+                self._take(poll, time_unix_s, step)
+                return ""
+            self._failed(step.refused)
+            suspicious, problem = step, step.refused.code
+        if suspicious is not None and suspicious.state != self._counters:
+            self._append([], suspicious.state)  # a restart must not forget a suspicion
+        return problem
 
-    def _take(self, poll: Poll, time_unix_s: int, *, falls_confirmed: bool) -> None:
-        if not time_usable(time_unix_s, self._last_reading_unix_s):
-            raise RegisterError("reading_without_time", f"{time_unix_s} after {self._last_reading_unix_s}")
-        power_max_w = self._settings.sampling.power_max_w
-        step = advance_counters(
-            self._counters,
-            poll.registers_wh,
-            self._moduli_wh,
-            time_unix_s,
-            power_max_w,
-            falls_confirmed=falls_confirmed,
-        )
+    def _take(self, poll: Poll, time_unix_s: int, step: Step) -> None:
         for name in step.resets:
             self._count("register_reset")
             log.warning(
@@ -159,16 +187,22 @@ class Agent:
             interval_s=self._intervals.reading_s,
             clock_synchronised=self._clock.synchronised(),
             register_reset=bool(step.resets),
+            meter_swapped=self._counters.swapped,
         )
         full = self._journal.full()
         self._problem("journal_full", full)
-        self._journal.append_readings([] if full else [reading], step.state)
-        self._counters = step.state
+        state = replace(step.state, swapped=step.state.swapped or self._counters.swapped) if full else step.state
+        self._append([] if full else [reading], state)
         if full:
             self._count("reading_not_journaled")
         else:
             self._count("reading")
             self._last_reading_unix_s = time_unix_s
+
+    def _append(self, readings: list[Reading], state: CounterState) -> None:
+        self._journal.append_readings(readings, state)
+        self._counters = state
+        self._journaled("reading")
 
     # ── sealing ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -197,8 +231,9 @@ class Agent:
             sealed = seal_readings(self._chain, readings, now_unix_s, self._settings.domain, self._identity.sign)
             self._journal.append_seal(sealed)
         except JournalError as error:
-            self._failed(error)
+            self._journaled("seal", error)
             return False
+        self._journaled("seal")
         self._chain = sealed.chain
         self._count("seal")
         log.info("sealed", extra={"sequence": sealed.chain.sequence, "readings": sealed.readings})
@@ -225,7 +260,9 @@ class Agent:
     # ── what comes back ─────────────────────────────────────────────────────────────────────────────────
 
     def find_message(self, sequence: int) -> bytes | None:
-        """The message to publish; None if it is forgotten or cannot be read now."""
+        """The message to publish; None if it is forgotten, cannot be read now, or might fork the chain."""
+        if self.problems & {HUB_IS_AHEAD, HASH_DIFFERS}:
+            return None
         try:
             return self._journal.find_message(sequence)
         except JournalError as error:
@@ -249,16 +286,38 @@ class Agent:
                 confirmed_sequence=confirmed_sequence,
                 seal_hash_of=self._journal.find_seal_hash,
             )
-            for dispute in (HUB_IS_AHEAD, HASH_DIFFERS):
-                if verdict in (BELIEVED, dispute):
-                    self._problem(dispute, verdict == dispute)
-            if verdict != BELIEVED:
-                self._count(verdict)
-            elif self.outbox.forget(receipt) or receipt.contiguous_sequence > confirmed_sequence:
+            self._judged(verdict)
+            if verdict == STALE:  # a hub restored from a copy still knows what its ranges say
+                self.outbox.forget(receipt)
+                self._journal.forget_seals(confirmed_sequence, receipt.ranges)
+            elif verdict == BELIEVED and (
+                self.outbox.forget(receipt) or receipt.contiguous_sequence > confirmed_sequence
+            ):
                 self._journal.forget_seals(receipt.contiguous_sequence, receipt.ranges)
                 self.transport.wake()
         except JournalError as error:
-            self._failed(error)
+            self._journaled("receipt", error)
+        else:
+            self._journaled("receipt")
+
+    def _judged(self, verdict: str) -> None:
+        """Keep the problems that a receipt raises until one is believed."""
+        if verdict != BELIEVED:
+            self._count(verdict)
+        if verdict == HUB_IS_AHEAD or (verdict == BELIEVED and HUB_IS_AHEAD in self.problems):
+            self._journal.set_hub_ahead(verdict == HUB_IS_AHEAD)
+        disputed = bool(self.problems & {HUB_IS_AHEAD, HASH_DIFFERS})
+        for dispute in (HUB_IS_AHEAD, HASH_DIFFERS):
+            if verdict in (BELIEVED, dispute):
+                self._problem(dispute, verdict == dispute)
+        if verdict == BELIEVED and disputed:
+            self.outbox.resend(1, self._chain.sequence, self._monotonic_s())
+            self.transport.wake()
+        if verdict == BELIEVED:
+            self._stale_since_s = None
+            self._problem("hub_lost_seals", False)
+        elif verdict == STALE and self._stale_since_s is None:
+            self._stale_since_s = self._monotonic_s()
 
     def receive_command(self, payload: bytes) -> None:
         """A `commands` message: follow it, if it is the hub's, ours, new and in time."""
@@ -274,9 +333,13 @@ class Agent:
             )
             intervals = Intervals(command.first, command.last) if command.kind == SET_INTERVAL else None
             self._journal.accept_command(command.counter, intervals)
-        except (CommandError, JournalError) as error:
+        except CommandError as error:
             self._failed(error)
             return
+        except JournalError as error:
+            self._journaled("command", error)
+            return
+        self._journaled("command")
         log.info("command", extra={"command": KIND_NAMES[command.kind], "counter": command.counter})
         self._count("command")
         self._follow(command)
@@ -288,7 +351,7 @@ class Agent:
             if self._wait is not None:
                 self._wait.cancel()
         elif command.kind == RESEND:
-            held = self.outbox.resend(command.first, command.last, time.monotonic())
+            held = self.outbox.resend(command.first, command.last, self._monotonic_s())
             log.info("resend", extra={"first": command.first, "last": command.last, "held": held})
             self.transport.wake()
         elif command.kind == RESTART:
@@ -316,6 +379,15 @@ class Agent:
     def _failed(self, error: ModbusError | RegisterError | JournalError | CommandError) -> None:
         self._count(error.code)
         log.warning(error.code, extra={"why": error.detail})
+
+    def _journaled(self, what: str, error: JournalError | None = None) -> None:
+        """A kind of write went well, or not: the problem lasts until each kind that failed goes well again."""
+        if error is None:
+            self._unwritable.discard(what)
+        else:
+            self._failed(error)
+            self._unwritable.add(what)
+        self._problem("journal_unwritable", bool(self._unwritable))
 
     def _problem(self, name: str, exists: bool) -> None:
         if exists == (name in self.problems):

@@ -19,13 +19,13 @@ from edge.counters import start_counters
 from edge.doctor import Findings, examine
 from edge.enrolment import enrol as enrol_meter
 from edge.enrolment import find_enrolment
-from edge.errors import EdgeError
+from edge.errors import EdgeError, EnrolmentError
 from edge.identity import load_or_create_identity
 from edge.journal import Journal
 from edge.logs import log_to_stderr
 from edge.modbus import HomeReader
 from edge.poll import read_poll
-from edge.service import release_laboratory, run_agent
+from edge.service import accept_now, release_laboratory, run_agent
 from edge.service import replay as replay_home
 from edge.settings import Settings, load_settings
 
@@ -75,24 +75,27 @@ def enrol(
         str | None,
         typer.Option(help="When the counters start (ISO 8601), now by default. A simulated home is read as of then."),
     ] = None,
+    renew: Annotated[bool, typer.Option(help="Make a new statement: the hub takes none that is old.")] = False,
 ) -> None:
     """Make the key if there is none, read the meters, and print the signed enrolment statement as hex."""
     settings = _settings(config)
     valid_from_unix_s = None if valid_from is None else parse_instant(valid_from)
     if valid_from_unix_s is not None and valid_from_unix_s > time.time():
         raise typer.BadParameter(f"--valid-from {valid_from} is in the future: the counters are read now")
-    typer.echo(_finish(_enrol(settings, valid_from_unix_s)).hex())
+    typer.echo(_finish(_enrol(settings, valid_from_unix_s, renew=renew)).hex())
 
 
-async def _enrol(settings: Settings, valid_from_unix_s: int | None) -> bytes:
+async def _enrol(settings: Settings, valid_from_unix_s: int | None, *, renew: bool) -> bytes:
     identity = load_or_create_identity(settings.key_file)
     journal = Journal(settings.journal.file, settings.journal.bytes_max)
     reader = HomeReader(settings.modbus)
     unit = settings.laboratory_clock_unit
     try:
         found = find_enrolment(settings, identity, journal)
-        if found is not None:
+        if found is not None and not renew:
             return found[1]
+        if found is not None and (sequence := journal.get_chain().sequence):
+            raise EnrolmentError("enrolment_in_use", f"{sequence} seals follow from it; it cannot be renewed")
         if valid_from_unix_s is None:
             if not KernelClock(settings.sampling.clock_check).synchronised():
                 raise EdgeError("clock_unsynchronised", "an enrolment needs the time")
@@ -135,6 +138,23 @@ def replay(
     status = _finish(replay_home(settings, from_unix_s, to_unix_s, timeout_s))
     summary = f"sequence {status['sequence']}, everything committed, {status['counts']}"
     typer.echo(f"{settings.meter_id}: {summary}", err=True)
+
+
+@app.command()
+def accept_register(
+    config: ConfigFile,
+    register: Annotated[
+        list[str] | None,
+        typer.Option(help="generation, grid_import or grid_export; by default those that are not believed."),
+    ] = None,
+) -> None:
+    """Go on from registers as they are now, after a meter was replaced. Their change is not counted as energy.
+
+    Stop the agent first.
+    """
+    settings = _settings(config)
+    for name in _finish(accept_now(settings, register or [])):
+        typer.echo(f"{name}: accepted")
 
 
 @app.command()

@@ -26,26 +26,34 @@ class Clock(Protocol):
         """Whether that can be vouched for."""
 
     async def wait_until(self, time_unix_s: int) -> None:
-        """Return at that instant, or at once if it has passed."""
+        """Return at that instant, or at once if it has passed; earlier only if the clock is set back meanwhile."""
 
 
 class KernelClock:
     """The device's own clock. `check` is "kernel" (ask adjtimex) or "trust" (somebody else keeps it right)."""
 
-    def __init__(self, check: str) -> None:
+    def __init__(
+        self,
+        check: str,
+        wall_s: Callable[[], float] = time.time,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._check = check
+        self._wall_s = wall_s
+        self._monotonic_s = monotonic_s
 
     def now_unix_s(self) -> int:
         """Whole seconds since 1970 UTC."""
-        return math.floor(time.time())
+        return math.floor(self._wall_s())
 
     def synchronised(self) -> bool:
         """Whether the kernel says that a time source disciplines the clock."""
         return self._check == "trust" or kernel_clock_synchronised()
 
     async def wait_until(self, time_unix_s: int) -> None:
-        """Sleep in short steps: a clock that is stepped meanwhile must not leave us asleep."""
-        while (left_s := time_unix_s - time.time()) > 0:
+        """Sleep in short steps, and never longer than it looked at first, wherever the clock is stepped meanwhile."""
+        end_s = self._monotonic_s() + time_unix_s - self._wall_s()
+        while (left_s := min(time_unix_s - self._wall_s(), end_s - self._monotonic_s())) > 0:
             await asyncio.sleep(min(left_s, 1.0))
 
 
@@ -77,7 +85,10 @@ def kernel_clock_synchronised() -> bool:
         state = ctypes.CDLL(None, use_errno=True).adjtimex(timex)
     except (OSError, AttributeError):
         return False
-    if state in (-1, TIME_ERROR):
-        return False
-    status = ctypes.c_int.from_buffer(timex, STATUS_OFFSET).value
-    return not status & STA_UNSYNC
+    return timex_synchronised(state, timex.raw)
+
+
+def timex_synchronised(state: int, timex: bytes) -> bool:
+    """What adjtimex's answer and its struct timex say."""
+    status = ctypes.c_int.from_buffer_copy(timex, STATUS_OFFSET).value
+    return state not in (-1, TIME_ERROR) and not status & STA_UNSYNC

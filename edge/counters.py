@@ -1,8 +1,8 @@
 """From registers to the two counters of a home: cumulative production and consumption in watt-hours, never
 falling.
 
-Pure. Each energy register is first made continuous (a wrap goes on, a reset adds nothing), then the counters
-are formed:
+Pure. Each energy register is first made continuous (a wrap goes on, a reset adds nothing; `edge.believing` says
+what is believed), then the counters are formed:
 
     generation and grid   production = generation     consumption = generation + import − export
     net only              production = export         consumption = import
@@ -12,9 +12,10 @@ counter is its running maximum: it waits until the sum has caught up, and then s
 is lost or added.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
+from edge.believing import RegisterState, Verdict, judge_register, rebased
 from edge.errors import RegisterError
 from protocol.enrolment import MEASURES_GENERATION_AND_GRID, MEASURES_NET_ONLY
 from protocol.limits import ENERGY_WH_MAX
@@ -26,19 +27,6 @@ REGISTERS_OF = {
     MEASURES_GENERATION_AND_GRID: (GENERATION, GRID_IMPORT, GRID_EXPORT),
     MEASURES_NET_ONLY: (GRID_IMPORT, GRID_EXPORT),
 }
-WRAP_MARGIN = 10
-"""A fall is a wrap only from the last tenth of the range into the first; otherwise it is a reset."""
-JUMP_ALLOWANCE_WH = 1_000
-"""What a register may rise at once beside power × time: coarse registers step, and clocks have seconds."""
-SECONDS_PER_HOUR = 3_600
-
-
-@dataclass(frozen=True)
-class RegisterState:
-    """A register's last value, and what to add to it so that it has been continuous since enrolment."""
-
-    last_wh: int
-    offset_wh: int
 
 
 @dataclass(frozen=True)
@@ -50,18 +38,20 @@ class CounterState:
     consumption_base_wh: int
     production_wh: int
     consumption_wh: int
+    swapped: bool = False
+    """A person has accepted other registers since the last reading."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """The state after one poll, and the registers that had gone backwards."""
+    """The state after one poll, to be journaled; the registers that were reset; or why the poll is not believed.
+
+    After a refused poll the counters are as they were; the state only remembers what was suspicious.
+    """
 
     state: CounterState
-    resets: tuple[str, ...]
-
-
-class RegisterFellError(RegisterError):
-    """A register went backwards. Read again before believing it: meters say zero while they start."""
+    resets: tuple[str, ...] = ()
+    refused: RegisterError | None = None
 
 
 def start_counters(measurement: int, registers_wh: Mapping[str, int], time_unix_s: int) -> CounterState:
@@ -81,48 +71,67 @@ def advance_counters(
     moduli_wh: Mapping[str, int | None],
     time_unix_s: int,
     power_max_w: int,
-    *,
-    falls_confirmed: bool,
 ) -> Step:
-    """The counters after the next poll.
+    """The counters after the next poll, or unchanged with the reason if a register is not believed.
 
-    Raises RegisterFellError for a fall that is not `falls_confirmed`, and RegisterError `register_jumped` for
-    a rise beyond what `power_max_w` could have moved since the last accepted poll: a glitch once sealed would
-    stay for ever.
+    A poll is believed whole or not at all: the counters of a home are sums over its registers.
     """
-    elapsed_s = max(0, time_unix_s - state.time_unix_s)
-    rise_max_wh = power_max_w * elapsed_s // SECONDS_PER_HOUR + JUMP_ALLOWANCE_WH
-    registers: dict[str, RegisterState] = {}
-    resets: list[str] = []
-    for name, before in state.registers.items():
-        now_wh, offset_wh = registers_wh[name], before.offset_wh
-        modulus_wh = moduli_wh.get(name)
-        if now_wh < before.last_wh:
-            if modulus_wh is not None and _wrapped(before.last_wh, now_wh, modulus_wh):
-                offset_wh += modulus_wh
-            elif falls_confirmed:
-                offset_wh += before.last_wh - now_wh
-                resets.append(name)
-            else:
-                raise RegisterFellError("register_fell", f"{name} from {before.last_wh} to {now_wh} Wh")
-        rise_wh = now_wh + offset_wh - before.last_wh - before.offset_wh
-        if rise_wh > rise_max_wh:
-            raise RegisterError("register_jumped", f"{name} by {rise_wh} Wh in {elapsed_s} s")
-        registers[name] = RegisterState(now_wh, offset_wh)
-    production_wh, consumption_wh = _sums(registers)
-    after = CounterState(
-        time_unix_s,
-        registers,
-        state.consumption_base_wh,
-        max(state.production_wh, production_wh),
-        max(state.consumption_wh, consumption_wh + state.consumption_base_wh),
+    verdicts = judge_registers(state, registers_wh, moduli_wh, time_unix_s, power_max_w)
+    refusals = [(name, verdict) for name, verdict in verdicts.items() if verdict.refused]
+    if refusals:
+        name, verdict = min(refusals, key=lambda refusal: refusal[1].refused)
+        before_wh = state.registers[name].last_wh
+        why = f"{name} from {before_wh} to {registers_wh[name]} Wh in {time_unix_s - state.time_unix_s} s"
+        suspected = {
+            name: verdicts[name].register if verdicts[name].refused else _unsuspected(before, registers_wh[name])
+            for name, before in state.registers.items()
+        }
+        return Step(replace(state, registers=suspected), refused=RegisterError(verdict.refused, why))
+    registers = {name: verdict.register for name, verdict in verdicts.items()}
+    resets = tuple(name for name, verdict in verdicts.items() if verdict.reset)
+    return Step(_counted(replace(state, time_unix_s=time_unix_s, registers=registers, swapped=False)), resets)
+
+
+def judge_registers(
+    state: CounterState,
+    registers_wh: Mapping[str, int],
+    moduli_wh: Mapping[str, int | None],
+    time_unix_s: int,
+    power_max_w: int,
+) -> dict[str, Verdict]:
+    """What to think of each register of a poll."""
+    return {
+        name: judge_register(
+            before, registers_wh[name], moduli_wh.get(name), state.time_unix_s, time_unix_s, power_max_w
+        )
+        for name, before in state.registers.items()
+    }
+
+
+def accept_registers(
+    state: CounterState, registers_wh: Mapping[str, int], names: Collection[str], time_unix_s: int
+) -> CounterState:
+    """Go on from these registers as they are now, because a person says so. Their change is not energy."""
+    registers = {
+        name: rebased(before, registers_wh[name]) if name in names else before
+        for name, before in state.registers.items()
+    }
+    return _counted(replace(state, time_unix_s=max(time_unix_s, state.time_unix_s), registers=registers, swapped=True))
+
+
+def _unsuspected(before: RegisterState, now_wh: int) -> RegisterState:
+    return before if now_wh < before.last_wh else replace(before, fall=None)
+
+
+def _counted(state: CounterState) -> CounterState:
+    production_wh, consumption_wh = _sums(state.registers)
+    return _checked(
+        replace(
+            state,
+            production_wh=max(state.production_wh, production_wh),
+            consumption_wh=max(state.consumption_wh, consumption_wh + state.consumption_base_wh),
+        )
     )
-    return Step(_checked(after), tuple(resets))
-
-
-def _wrapped(before_wh: int, now_wh: int, modulus_wh: int) -> bool:
-    margin_wh = modulus_wh // WRAP_MARGIN
-    return before_wh < modulus_wh and before_wh >= modulus_wh - margin_wh and now_wh < margin_wh
 
 
 def _sums(registers: Mapping[str, RegisterState]) -> tuple[int, int]:

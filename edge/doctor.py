@@ -11,7 +11,7 @@ from edge.counters import start_counters
 from edge.enrolment import find_enrolment
 from edge.errors import EdgeError, IdentityError, JournalError, RegisterError
 from edge.identity import load_identity
-from edge.journal import Journal
+from edge.journal import Intervals, Journal
 from edge.modbus import HomeReader
 from edge.poll import RawRegisters, read_poll, wanted_registers
 from edge.register_map import exact_value, quantum
@@ -137,10 +137,17 @@ def _journal(settings: Settings) -> str:
         return (
             f"{journal.used_bytes()} of {settings.journal.bytes_max} bytes, "
             f"{len(journal.unconfirmed_sequences())} seals without a receipt, "
-            f"{unsealed.count if unsealed else 0} readings not yet sealed"
+            f"{unsealed.count if unsealed else 0} readings not yet sealed{_intervals(settings, journal)}"
         )
     finally:
         journal.close()
+
+
+def _intervals(settings: Settings, journal: Journal) -> str:
+    found, sampling = journal.find_intervals(), settings.sampling
+    if found is None or found == Intervals(sampling.interval_s, sampling.seal_interval_s):
+        return ""
+    return f"; set by command, not by the file: interval_s = {found.reading_s}, seal_interval_s = {found.seal_s}"
 
 
 def _clock(settings: Settings) -> str:

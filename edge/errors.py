@@ -34,6 +34,10 @@ class JournalError(EdgeError):
     """The journal cannot be opened, or does not belong to this configuration."""
 
 
+class EnrolmentError(EdgeError):
+    """A statement that can no longer be made anew."""
+
+
 class CommandError(EdgeError):
     """A command that is not followed: forged, stale, repeated, or meant for another meter."""
 

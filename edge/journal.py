@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edge.counters import CounterState, RegisterState
+from edge.believing import Fall, Rebase, RegisterState
+from edge.counters import CounterState
 from edge.errors import JournalError
 from edge.sealing import Chain, Sealed
 from protocol.readings import Reading
@@ -138,8 +139,9 @@ class Journal:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
     def enrol(self, message: bytes, counters: CounterState, chain: Chain) -> None:
-        """Remember the enrolment (`statement ‖ signature`) and where counters and chain start."""
+        """Remember the enrolment (`statement ‖ signature`) and where everything starts: no readings yet."""
         with self._transaction():
+            self._db.execute("DELETE FROM readings")
             self._put("enrolment", message.hex())
             self._put("counters", asdict(counters))
             self._put("chain", asdict(chain))
@@ -154,7 +156,7 @@ class Journal:
         value = self._fact("counters")
         if not isinstance(value, dict):
             raise JournalError("not_enrolled", "run `commonwatt edge enrol` first")
-        registers = {name: RegisterState(**state) for name, state in value.pop("registers").items()}
+        registers = {name: _register(state) for name, state in value.pop("registers").items()}
         return CounterState(registers=registers, **value)
 
     def get_chain(self) -> Chain:
@@ -181,10 +183,19 @@ class Journal:
         value = self._fact("intervals")
         return Intervals(**value) if isinstance(value, dict) else None
 
+    def hub_was_ahead(self) -> bool:
+        """Whether the hub has shown seals that this journal never made, and has not taken it back."""
+        return self._fact("hub_is_ahead") is True
+
+    def set_hub_ahead(self, ahead: bool) -> None:
+        """Remember it: a restart must not be a way to fork the chain."""
+        with self._transaction():
+            self._put("hub_is_ahead", ahead)
+
     # ── readings ────────────────────────────────────────────────────────────────────────────────────────
 
     def append_readings(self, readings: Iterable[Reading], counters: CounterState) -> None:
-        """Add readings, later than all before, and the counters that they leave: one commit, one fsync."""
+        """Add readings (or none), later than all before, and the counters that they leave: one commit, one fsync."""
         with self._transaction():
             self._db.executemany(
                 "INSERT INTO readings VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -263,3 +274,8 @@ class Journal:
                 "UPDATE seals SET message = NULL WHERE sequence BETWEEN ? AND ? AND message IS NOT NULL",
                 covered,
             )
+
+
+def _register(state: dict[str, Any]) -> RegisterState:
+    rebase, fall = state.pop("rebase", None), state.pop("fall", None)
+    return RegisterState(**state, rebase=rebase and Rebase(**rebase), fall=fall and Fall(**fall))

@@ -28,6 +28,11 @@ class HomeReader:
             for registers in [wanted_registers(meter)]
         ]
 
+    @property
+    def time_max_s(self) -> int:
+        """How long one `read` can take: a connection and each block at the end of its patience."""
+        return self._settings.timeout_s * (1 + sum(len(blocks) for _, _, blocks in self._plan))
+
     async def read(self) -> RawRegisters:
         """Every wanted register of every meter, as near to the same instant as the bus allows.
 

@@ -5,7 +5,13 @@ A reading falls on every settlement boundary, whatever the interval, so that an 
 
 from edge.poll import Poll
 from protocol.limits import SETTLEMENT_INTERVAL_S, TIME_MAX_UNIX_S, TIME_MIN_UNIX_S
-from protocol.readings import FLAG_AFTER_GAP, FLAG_CLOCK_UNSYNCHRONISED, FLAG_REGISTER_RESET, Reading
+from protocol.readings import (
+    FLAG_AFTER_GAP,
+    FLAG_CLOCK_UNSYNCHRONISED,
+    FLAG_METER_SWAP,
+    FLAG_REGISTER_RESET,
+    Reading,
+)
 from protocol.settlement import time_floor
 
 LATENESS_MAX_S = 2
@@ -45,6 +51,7 @@ def make_reading(
     interval_s: int,
     clock_synchronised: bool,
     register_reset: bool,
+    meter_swapped: bool,
 ) -> Reading:
     """One reading with its flags."""
     flags = 0
@@ -52,6 +59,8 @@ def make_reading(
         flags |= FLAG_CLOCK_UNSYNCHRONISED
     if register_reset:
         flags |= FLAG_REGISTER_RESET
+    if meter_swapped:
+        flags |= FLAG_METER_SWAP
     if time_unix_s - last_reading_unix_s > GAP_INTERVALS * interval_s:
         flags |= FLAG_AFTER_GAP
     return Reading(time_unix_s, production_wh, consumption_wh, poll.power_w, poll.voltage_dv, poll.frequency_mhz, flags)

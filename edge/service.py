@@ -4,15 +4,18 @@ import asyncio
 import logging
 import random
 import signal
+from collections.abc import Collection
 from contextlib import suppress
 
 from edge.agent import Agent
 from edge.clock import KernelClock, LaboratoryClock
-from edge.errors import ModbusError, ReplayError, SettingsError
+from edge.counters import accept_registers, judge_registers
+from edge.errors import ModbusError, RegisterError, ReplayError, SettingsError
 from edge.identity import load_identity
 from edge.journal import Journal
 from edge.modbus import HomeReader
 from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_pause_s
+from edge.poll import moduli_wh, read_poll
 from edge.settings import Settings
 
 FOLLOW_REAL_CLOCK = 0
@@ -38,7 +41,7 @@ async def run_agent(settings: Settings) -> None:
         work = [
             asyncio.create_task(agent.sample_forever()),
             asyncio.create_task(agent.transport.run()),
-            asyncio.create_task(_say_alive()),
+            asyncio.create_task(_say_alive(agent)),
         ]
         stop = asyncio.create_task(agent.stop.wait())
         notify(READY)
@@ -60,12 +63,41 @@ async def _first_of(stop: asyncio.Task[bool], work: list[asyncio.Task[None]]) ->
         task.result()
 
 
-async def _say_alive() -> None:
+async def _say_alive(agent: Agent) -> None:
     pause_s = watchdog_pause_s()
     while pause_s is not None:
-        notify(ALIVE)
+        if agent.came_round_lately():
+            notify(ALIVE)
+        else:
+            log.error("sampling_stalled")
         await asyncio.sleep(pause_s)
     await asyncio.Event().wait()
+
+
+async def accept_now(settings: Settings, names: Collection[str]) -> list[str]:
+    """Accept the named registers as they are now, by default those that are not believed. Returns which.
+
+    Raises SettingsError `register_unknown`, RegisterError `register_believed` if there is nothing to accept, or
+    JournalError, also while an agent runs.
+    """
+    journal = Journal(settings.journal.file, settings.journal.bytes_max)
+    reader = HomeReader(settings.modbus)
+    try:
+        state = journal.get_counters()
+        if unknown := set(names) - set(state.registers):
+            raise SettingsError("register_unknown", f"{sorted(unknown)}; there are {sorted(state.registers)}")
+        meters, now_unix_s = settings.modbus.meters, KernelClock(settings.sampling.clock_check).now_unix_s()
+        registers_wh = read_poll(meters, await reader.read()).registers_wh
+        power_max_w = settings.sampling.power_max_w
+        verdicts = judge_registers(state, registers_wh, moduli_wh(meters), now_unix_s, power_max_w)
+        accepted = sorted(names) or sorted(name for name, verdict in verdicts.items() if verdict.refused)
+        if not accepted:
+            raise RegisterError("register_believed", "every register is believed; name the one that is another now")
+        journal.append_readings([], accept_registers(state, registers_wh, accepted, now_unix_s))
+        return accepted
+    finally:
+        reader.close()
+        journal.close()
 
 
 async def replay(settings: Settings, from_unix_s: int, to_unix_s: int, timeout_s: float) -> dict[str, object]:
@@ -97,6 +129,8 @@ async def replay(settings: Settings, from_unix_s: int, to_unix_s: int, timeout_s
                     raise ReplayError("replay_reading_failed", f"at {scheduled}: {dict(agent.counts)}")
             while agent.seal_once(early=True):
                 await clock.wait_until(clock.now_unix_s() + 1)
+            if (unsealed := journal.find_unsealed()) is not None:
+                raise ReplayError("replay_not_sealed", f"{unsealed.count} readings; problems: {sorted(agent.problems)}")
             await _committed(agent, transport, timeout_s)
             return agent.status()
         finally:

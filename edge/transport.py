@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import ssl
+import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -32,10 +33,13 @@ SESSION_EXPIRY_S = 7 * 86_400
 ANSWER_TIMEOUT_S = 20.0
 """A broker that does not acknowledge within this is as good as gone."""
 FAREWELL_TIMEOUT_S = 2.0
+RECEIPT_GRACE_S = 2.0
+"""How long a new connection waits for the retained receipt before it sends: an old journal must not fork the chain."""
 BACK_OFF_FIRST_S = 1.0
 BACK_OFF_MAX_S = 60.0
 BACK_OFF_DOUBLINGS_MAX = 16
 STATUS_INTERVAL_S = 60.0
+PASSWORD_FILE_MODE = 0o600
 RECEIVED_BYTES_MAX = 16_384
 RECEIVED_QUEUE_MAX = 256
 
@@ -59,8 +63,11 @@ def back_off_s(failures: int, random: float) -> float:
 
 
 def read_password(path: Path) -> str:
-    """The broker password of this meter. Raises IdentityError."""
+    """The broker password of this meter. Raises IdentityError, also if others may read it."""
     try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & ~PASSWORD_FILE_MODE:
+            raise IdentityError("password_exposed", f"{path} has mode {mode:04o}; it must be {PASSWORD_FILE_MODE:04o}")
         return path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise IdentityError("password_unreadable", f"{path}: {error}") from None
@@ -110,6 +117,7 @@ class Transport:
         self._monotonic_s = monotonic_s
         self._failures = 0
         self._woken = asyncio.Event()
+        self._receipt_heard = asyncio.Event()
         self._status_changed = asyncio.Event()
         self.last_problem = "never connected"
 
@@ -172,6 +180,7 @@ class Transport:
         log.warning("publish_refused", extra={"why": reason})
 
     async def _session(self) -> None:
+        self._receipt_heard.clear()
         async with self._client() as client:
             await client.subscribe([(self._topic("committed"), 1), (self._topic("commands"), 1)])
             self._failures = 0
@@ -200,6 +209,8 @@ class Transport:
                 self._hooks.count("message_unexpected")
                 continue
             handle(payload)
+            if message.retain and message.topic.value == self._topic("committed"):
+                self._receipt_heard.set()
 
     async def _report(self, client: _Client) -> None:
         while True:
@@ -215,6 +226,9 @@ class Transport:
         await client.publish(self._topic("status"), payload, qos=1, retain=True, timeout=timeout_s)
 
     async def _send(self, client: _Client, tasks: asyncio.TaskGroup) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECEIPT_GRACE_S):
+                await self._receipt_heard.wait()
         while True:
             self._woken.clear()
             now_s = self._monotonic_s()

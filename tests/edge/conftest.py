@@ -166,6 +166,7 @@ clock_unit = {LABORATORY_CLOCK}
 def config_file(tmp_path: Path, meters: Meters, config_text: Callable[..., str]) -> Path:
     file = tmp_path / "edge.toml"
     file.write_text(config_text(meters.port))
+    (tmp_path / "mqtt.password").touch(mode=0o600)
     (tmp_path / "mqtt.password").write_text("not-a-secret\n")
     (tmp_path / "ca.crt").write_text(CERTIFICATE)
     return file

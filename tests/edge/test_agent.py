@@ -1,7 +1,11 @@
 """The agent between real meters and its real journal; nobody is at the other end of the network."""
 
 import asyncio
+import os
+import socket
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +14,22 @@ from nacl.signing import SigningKey
 from pymodbus.constants import ExcCodes
 
 from edge.agent import Agent
-from edge.clock import LaboratoryClock
+from edge.clock import KernelClock, LaboratoryClock
 from edge.counters import start_counters
 from edge.enrolment import enrol, get_enrolment
-from edge.errors import JournalError
+from edge.errors import JournalError, RegisterError, SettingsError
 from edge.identity import Identity, load_or_create_identity
-from edge.journal import Journal
+from edge.journal import Intervals, Journal
 from edge.modbus import HomeReader
 from edge.poll import read_poll
+from edge.service import _say_alive, accept_now
 from edge.settings import Settings
 from protocol.command import RESEND, RESTART, SET_INTERVAL, Command, encode_command
 from protocol.committed import Committed, encode_committed
 from protocol.readings import (
     FLAG_AFTER_GAP,
     FLAG_CLOCK_UNSYNCHRONISED,
+    FLAG_METER_SWAP,
     FLAG_REGISTER_RESET,
     Reading,
     decode_readings,
@@ -197,18 +203,58 @@ def test_a_meter_that_says_zero_while_it_starts_is_read_again(home: Home, meters
     run(story)
 
 
-def test_a_register_that_stays_fallen_adds_nothing_and_goes_on(home: Home, meters: Any) -> None:
+def test_a_register_that_stays_fallen_adds_nothing_and_goes_on_also_over_a_restart(home: Home, meters: Any) -> None:
     async def story() -> None:
         async with home:
             await home.minutes(1)
             meters.home_wh(7, 50_000, 20_000)
+            await home.minutes(5)
+            assert home.agent.problems == {"register_fell"}
+            assert len(home.readings()) == 1
+        async with home:
+            await home.minutes(5)
+            assert home.agent.problems == {"register_fell"}
             await home.minutes(1)
             assert home.agent.counts["register_reset"] == 1
+            assert home.agent.problems == set()
             reset = home.readings()[-1]
-            assert (reset.production_wh, reset.flags) == (100_000, FLAG_REGISTER_RESET)
+            assert (reset.production_wh, reset.flags) == (100_000, FLAG_REGISTER_RESET | FLAG_AFTER_GAP)
             meters.home_wh(20, 50_000, 20_000)
             await home.minutes(1)
             assert home.readings()[-1].production_wh == 100_013
+        async with home:
+            meters.home_wh(100_120, 50_000, 20_000)
+            await home.minutes(1)
+            assert home.readings()[-1].production_wh == 100_120
+
+    run(story)
+
+
+def test_a_jump_that_was_refused_stays_refused_over_a_restart_until_a_person_accepts_it(
+    home: Home, meters: Any, quarter: int
+) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(1)
+            meters.home_wh(200_000, 50_000, 20_000)
+            await home.minutes(1)
+            assert home.agent.problems == {"register_jumped"}
+        home.clock.set(quarter + 7 * 86_400)
+        async with home:
+            await home.minutes(1)
+            assert home.agent.problems == {"register_jumped"}
+            assert len(home.readings()) == 1
+        assert await accept_now(home.settings, []) == ["generation"]
+        with pytest.raises(RegisterError, match="register_believed"):
+            await accept_now(home.settings, [])
+        with pytest.raises(SettingsError, match="register_unknown"):
+            await accept_now(home.settings, ["gas"])
+        async with home:
+            home.clock.set(int(time.time()) + 60)
+            await home.minutes(2)
+            swapped, ordinary = home.readings()[-2:]
+            assert (swapped.production_wh, swapped.flags & FLAG_METER_SWAP) == (100_000, FLAG_METER_SWAP)
+            assert (ordinary.production_wh, ordinary.flags) == (100_000, 0)
 
     run(story)
 
@@ -220,7 +266,7 @@ def test_a_register_that_cannot_be_true_is_no_reading(home: Home, meters: Any, r
             meters.raw[GENERATION_IMPORT] = bytes.fromhex(raw)
             await home.minutes(1)
             assert home.readings() == []
-            assert "meter_unreadable" in home.agent.problems
+            assert home.agent.problems == {"register_jumped" if raw == "4ac00000" else "meter_unreadable"}
             meters.home_wh(100_001, 50_000, 20_000)
             await home.minutes(1)
             assert home.readings()[-1].production_wh == 100_001
@@ -308,6 +354,105 @@ def test_a_clock_set_back_behind_the_last_seal_waits_for_it(home: Home, quarter:
     run(story)
 
 
+def test_a_clock_behind_the_last_sealed_reading_is_a_problem_that_is_seen(home: Home, quarter: int) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(15)
+            home.clock.set(quarter + 300)
+            await home.minutes(5)
+            assert home.agent.problems == {"clock_behind_last_reading"}
+            assert len(home.readings()) == 15
+            await home.minutes(6)
+            assert home.agent.problems == set()
+
+    run(story)
+
+
+def test_a_clock_that_is_stepped_back_costs_one_interval_and_not_the_step(home: Home) -> None:
+    at = 0.0
+
+    def wall_s() -> float:
+        return 1_900_000_000.5 + (time.monotonic() - started) - (86_400 if at and time.monotonic() > at else 0)
+
+    async def story() -> None:
+        nonlocal at
+        home.clock.set(1_800_000_000)
+        async with home:
+            home.agent._clock = KernelClock("trust", wall_s)
+            home.agent._intervals = Intervals(1, 900)
+            sampling = asyncio.create_task(home.agent.sample_forever())
+            await asyncio.sleep(1.2)
+            assert home.agent.counts["reading"] >= 1
+            at = time.monotonic()
+            await asyncio.sleep(2.5)
+            sampling.cancel()
+            assert home.agent.counts["reading_without_time"] + home.agent.counts["reading_from_the_future"] >= 1
+            assert home.agent.came_round_lately()
+
+    started = time.monotonic()
+    run(story)
+
+
+def test_an_agent_that_does_not_come_round_is_not_called_alive(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    supervisor.bind(os.path.relpath(tmp_path / "notify"))
+    supervisor.settimeout(0)
+    monkeypatch.setenv("NOTIFY_SOCKET", os.path.relpath(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "60000000")
+
+    async def heard(agent: Agent) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(_say_alive(agent), 0.1)
+        try:
+            return supervisor.recv(100) == b"WATCHDOG=1"
+        except BlockingIOError:
+            return False
+
+    async def story() -> None:
+        now_s = 0.0
+        async with home:
+            agent = Agent(
+                home.settings,
+                home.identity,
+                home.agent._journal,
+                clock=home.clock,
+                reader=home.reader,
+                random=lambda: 0.5,
+                monotonic_s=lambda: now_s,
+            )
+            now_s = 120.0
+            assert await heard(agent)
+            now_s = 120.0 + 3 * (home.reader.time_max_s + 0.5) + 0.1
+            assert not await heard(agent)
+
+    run(story)
+    supervisor.close()
+
+
+def test_a_journal_that_cannot_be_written_is_named_and_the_bus_is_not_asked_again(home: Home, meters: Any) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(14)
+            assert home.journal is not None
+            home.journal._db.execute("PRAGMA query_only = 1")  # as a disk gone read-only would answer
+            reads = meters.reads
+            await home.minutes(1)
+            per_reading = meters.reads - reads
+            assert home.agent.problems == {"journal_unwritable"}
+            home.agent.receive_receipt(receipt(home, 0))
+            await home.minutes(1)
+            home.journal._db.execute("PRAGMA query_only = 0")
+            reads = meters.reads
+            await home.minutes(1)
+            assert meters.reads - reads == per_reading
+            assert home.agent.problems == set()
+            assert home.readings()[-1].production_wh == 100_000
+
+    run(story)
+
+
 def test_a_full_journal_takes_no_new_readings_and_says_so_but_loses_no_energy(home: Home, meters: Any) -> None:
     async def story() -> None:
         async with home:
@@ -363,6 +508,63 @@ def test_when_the_hub_has_seals_that_this_journal_never_made_sealing_stops(home:
             await home.minutes(15)
             assert len(home.seals()) == 1
             assert len(home.readings()) == 30
+
+    run(story)
+
+
+def test_a_restart_does_not_forget_that_the_hub_is_ahead_and_nothing_is_published(home: Home) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(15)
+            home.agent.receive_receipt(receipt(home, 3, digest=b"x" * 32))
+        async with home:
+            assert home.agent.problems == {"receipt_hub_is_ahead"}
+            await home.minutes(15)
+            assert len(home.seals()) == 1
+            assert home.agent.find_message(1) is None
+            home.agent.receive_receipt(receipt(home, 0))
+            assert home.agent.problems == set()
+            assert home.agent.find_message(1) is not None
+        async with home:
+            assert home.agent.problems == set()
+
+    run(story)
+
+
+def test_seals_made_offline_on_an_old_journal_are_not_published_once_the_hub_names_another(home: Home) -> None:
+    async def story() -> None:
+        async with home:
+            await home.minutes(30)
+            home.agent.receive_receipt(receipt(home, 1, digest=b"x" * 32))
+            assert home.agent.find_message(2) is None
+            home.agent.receive_receipt(receipt(home, 1))
+            assert home.agent.find_message(2) is not None
+
+    run(story)
+
+
+def test_a_hub_that_lost_seals_is_named_and_its_ranges_are_still_used(home: Home) -> None:
+    now_s = 0.0
+
+    async def story() -> None:
+        nonlocal now_s
+        async with home:
+            home.agent._monotonic_s = lambda: now_s
+            await home.minutes(60)
+            before = receipt(home, 1)
+            home.agent.receive_receipt(receipt(home, 2))
+            home.agent.receive_receipt(before)
+            await home.minutes(1)
+            assert home.agent.problems == set()
+            now_s = 61.0
+            home.agent.receive_receipt(encode_committed(Committed(1, 1, b"x" * 32, [(3, 4)])))
+            assert home.seals() == []
+            assert home.agent.status()["backlog_seals"] == 0
+            await home.minutes(1)
+            assert home.agent.problems == {"hub_lost_seals"}
+            home.agent.receive_receipt(receipt(home, 2))
+            await home.minutes(1)
+            assert home.agent.problems == set()
 
     run(story)
 

@@ -7,7 +7,12 @@ from nacl.signing import VerifyKey
 from typer.testing import CliRunner
 
 from edge.cli import app
+from edge.identity import load_identity
+from edge.journal import Intervals, Journal
+from edge.sealing import seal_readings
+from edge.settings import load_settings
 from protocol.enrolment import split_enrolment
+from protocol.readings import Reading
 
 runner = CliRunner()
 
@@ -25,6 +30,49 @@ def test_enrol_prints_one_line_that_the_new_key_has_signed_and_repeats_it(config
     assert (statement.production_wh, statement.consumption_wh, statement.surplus_wh) == (100_000, 130_000, 0)
     assert statement.owner == b"\x0f" * 32
     assert edge("enrol", "--config", str(config_file)).stdout == result.stdout
+
+
+def test_a_statement_that_the_hub_finds_too_old_is_renewed_as_long_as_no_seal_follows_from_it(
+    config_file: Path, meters: Any
+) -> None:
+    config = ("--config", str(config_file))
+    old, _, _ = split_enrolment(bytes.fromhex(edge("enrol", *config, "--valid-from", "2026-05-01T00:00Z").stdout))
+    meters.home_wh(100_700, 50_000, 20_000)
+    renewed = edge("enrol", *config, "--renew")
+    new, _, _ = split_enrolment(bytes.fromhex(renewed.stdout.strip()))
+    assert new.valid_from_unix_s > old.valid_from_unix_s
+    assert (new.public_key, new.production_wh) == (old.public_key, 100_700)
+    assert edge("enrol", *config).stdout == renewed.stdout
+
+    settings = load_settings(config_file)
+    journal = Journal(settings.journal.file, settings.journal.bytes_max)
+    chain, now = journal.get_chain(), new.valid_from_unix_s + 1
+    journal.append_readings([Reading(now, 100_700, 130_700)], journal.get_counters())
+    sign = load_identity(settings.key_file).sign
+    journal.append_seal(seal_readings(chain, journal.unsealed_readings(1), now, settings.domain, sign))
+    journal.close()
+    result = edge("enrol", *config, "--renew")
+    assert (result.exit_code, "enrolment_in_use" in result.stderr) == (1, True)
+
+
+def test_a_person_accepts_the_registers_of_a_replaced_meter(config_file: Path, meters: Any) -> None:
+    edge("enrol", "--config", str(config_file))
+    result = edge("accept-register", "--config", str(config_file))
+    assert (result.exit_code, "register_believed" in result.stderr) == (1, True)
+    meters.home_wh(7, 50_000, 20_000)
+    assert edge("accept-register", "--config", str(config_file)).stdout == "generation: accepted\n"
+    named = edge("accept-register", "--config", str(config_file), "--register", "grid_import")
+    assert named.stdout == "grid_import: accepted\n"
+
+
+def test_the_doctor_says_when_a_command_has_set_other_intervals_than_the_file(config_file: Path) -> None:
+    edge("enrol", "--config", str(config_file))
+    settings = load_settings(config_file)
+    journal = Journal(settings.journal.file, settings.journal.bytes_max)
+    journal.accept_command(1, Intervals(10, 0))
+    journal.close()
+    seen = edge("doctor", "--config", str(config_file)).stdout
+    assert "set by command, not by the file: interval_s = 10, seal_interval_s = 0" in seen
 
 
 def test_a_simulated_home_is_enrolled_as_of_the_time_given(config_file: Path, meters: Any) -> None:

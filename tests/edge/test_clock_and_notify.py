@@ -1,17 +1,41 @@
 import asyncio
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 
-from edge.clock import KernelClock, kernel_clock_synchronised
+import pytest
+
+from edge.clock import STA_UNSYNC, TIME_ERROR, TIMEX_BYTES, KernelClock, timex_synchronised
 from edge.notify import ALIVE, READY, notify, watchdog_pause_s
 
 
-def test_the_kernel_is_asked_and_answers() -> None:
-    assert kernel_clock_synchronised() in (True, False)
-    assert KernelClock("kernel").synchronised() == kernel_clock_synchronised()
+def timex(status: int) -> bytes:
+    """Linux's struct timex: modes, offset, freq, maxerror, esterror, status, and what nobody asks for."""
+    return struct.pack("@i4li", 0, -1, -1, -1, -1, status).ljust(TIMEX_BYTES, b"\xff")
+
+
+def test_the_kernel_vouches_for_its_clock_unless_it_says_otherwise() -> None:
+    time_ok, leap_second_to_come, pll = 0, 1, 0x1
+    assert timex_synchronised(time_ok, timex(pll))
+    assert timex_synchronised(leap_second_to_come, timex(0))
+    assert not timex_synchronised(time_ok, timex(pll | STA_UNSYNC))
+    assert not timex_synchronised(TIME_ERROR, timex(pll))
+    assert not timex_synchronised(-1, timex(pll))
     assert KernelClock("trust").synchronised()
+
+
+@pytest.mark.parametrize("step_s", [-86_400.0, -1.5, 1.5, 86_400.0])
+def test_a_wait_over_a_clock_that_is_stepped_is_never_longer_than_it_looked(step_s: float) -> None:
+    started = time.monotonic()
+
+    def stepped() -> float:
+        passed = time.monotonic() - started
+        return 1_900_000_000 + passed + (step_s if passed > 0.3 else 0)
+
+    asyncio.run(KernelClock("trust", stepped).wait_until(1_900_000_002))
+    assert time.monotonic() - started < 2.5
 
 
 def test_a_wait_ends_at_its_instant_and_never_before() -> None:

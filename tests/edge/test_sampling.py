@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from edge.poll import Poll
 from edge.sampling import make_reading, next_reading_time, reading_time, time_usable
 from protocol.limits import TIME_MIN_UNIX_S
-from protocol.readings import FLAG_AFTER_GAP, FLAG_CLOCK_UNSYNCHRONISED, FLAG_REGISTER_RESET
+from protocol.readings import FLAG_AFTER_GAP, FLAG_CLOCK_UNSYNCHRONISED, FLAG_METER_SWAP, FLAG_REGISTER_RESET
 
 BOUNDARY = 1_800_000_000
 times = st.integers(TIME_MIN_UNIX_S, 2 * 10**9)
@@ -39,13 +39,14 @@ def test_a_clock_that_was_never_set_or_set_back_gives_no_reading() -> None:
 
 
 def test_flags_say_what_is_special_about_a_reading() -> None:
-    def flags(last: int, *, synchronised: bool = True, reset: bool = False) -> int:
+    def flags(last: int, *, synchronised: bool = True, reset: bool = False, swapped: bool = False) -> int:
         return make_reading(
             Poll({}), BOUNDARY, 5, 6, last_reading_unix_s=last, interval_s=60,
-            clock_synchronised=synchronised, register_reset=reset,
+            clock_synchronised=synchronised, register_reset=reset, meter_swapped=swapped,
         ).flags  # fmt: skip
 
     assert flags(BOUNDARY - 60) == 0
     assert flags(BOUNDARY - 181) == FLAG_AFTER_GAP
     assert flags(BOUNDARY - 60, synchronised=False) == FLAG_CLOCK_UNSYNCHRONISED
     assert flags(BOUNDARY - 60, reset=True) == FLAG_REGISTER_RESET
+    assert flags(BOUNDARY - 60, swapped=True) == FLAG_METER_SWAP

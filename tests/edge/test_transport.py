@@ -155,6 +155,7 @@ def home(tmp_path: Path, meters: Any, broker: Any, config_text: Callable[..., st
     )
     text = text.replace('password_file = "mqtt.password"', 'password_file = "mqtt.password"\nrepublish_after_s = 1')
     (tmp_path / "edge.toml").write_text(text)
+    (tmp_path / "mqtt.password").touch(mode=0o600)
     (tmp_path / "mqtt.password").write_text("a-password-of-this-test\n")
     broker.create_meter_account(meter_id, "a-password-of-this-test")
     hub = HubEnd(broker, meter_id)
@@ -253,9 +254,63 @@ def test_the_agent_runs_obeys_says_so_and_says_farewell(home: tuple[Path, HubEnd
 def test_a_password_or_authority_that_is_not_there_is_a_named_error(tmp_path: Path) -> None:
     with pytest.raises(IdentityError, match="password_unreadable"):
         read_password(tmp_path / "none")
+    (tmp_path / "open").touch(mode=0o640)
+    (tmp_path / "open").chmod(0o640)
+    with pytest.raises(IdentityError, match="password_exposed"):
+        read_password(tmp_path / "open")
     (tmp_path / "ca").write_text("no certificate")
     with pytest.raises(IdentityError, match="ca_unreadable"):
         tls_context(tmp_path / "ca")
+
+
+def test_a_restored_journal_hears_the_retained_receipt_before_it_sends_and_so_sends_nothing(
+    home: tuple[Path, HubEnd], meters: Any, quarter: int
+) -> None:
+    config, hub = home
+    assert finish(commonwatt_edge(config, "enrol", "--valid-from", iso(quarter)))[0] == 0
+    copies = {file: file.read_bytes() for file in config.parent.glob("journal.sqlite*")}
+    span = ("--from", iso(quarter), "--to", iso(quarter + 2 * SETTLEMENT_INTERVAL_S))
+    assert finish(commonwatt_edge(config, "replay", *span))[0] == 0
+    for file in config.parent.glob("journal.sqlite*"):
+        file.unlink()
+    for file, content in copies.items():
+        file.write_bytes(content)
+    before = list(hub.received)
+    meters.home_wh(100_100, 50_000, 20_000)  # so that the same numbers get other seals
+    code, _, err = finish(commonwatt_edge(config, "replay", *span, "--timeout-s", "6"))
+    assert code == 1
+    assert "receipt_hub_is_ahead" in err or "receipt_hash_differs" in err
+    assert hub.received == before
+
+
+@pytest.mark.parametrize("retained", [True, False])
+def test_a_connection_sends_only_after_the_retained_receipt_had_its_chance(
+    home: tuple[Path, HubEnd], retained: bool
+) -> None:
+    config, hub = home
+    settings, events = load_settings(config), []
+    if retained:
+        hub.send("committed", encode_committed(Committed(1, 0, None, [])), retain=True)
+        wait_until(lambda: not hub.client.want_write())
+
+    async def connect() -> None:
+        asked, started = asyncio.Event(), time.monotonic()
+
+        def find_message(_: int) -> None:
+            events.append("asked")
+            asked.set()
+
+        hooks = Hooks(find_message, lambda _: events.append("receipt"), lambda _: None, dict, lambda _: None)
+        outbox = Outbox(60, lambda: 0.0)
+        outbox.load([1])
+        running = asyncio.create_task(Transport(settings, outbox, hooks, lambda: 0.0).run())
+        await asyncio.wait_for(asked.wait(), WAIT_S)
+        assert (time.monotonic() - started > 1.9) is not retained
+        running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(connect())
+    assert events == (["receipt", "asked"] if retained else ["asked"])
 
 
 def test_a_refused_publish_is_heard(home: tuple[Path, HubEnd], broker: Any) -> None:
@@ -288,6 +343,7 @@ def test_killing_broker_and_agent_in_turn_loses_and_doubles_nothing(
         )
         text = text.replace('ca_file = "ca.crt"', f'ca_file = "{server.ca_file}"\nrepublish_after_s = 1')
         config.write_text(text)
+        (tmp_path / "mqtt.password").touch(mode=0o600)
         (tmp_path / "mqtt.password").write_text(password)
         assert finish(commonwatt_edge(config, "enrol"))[0] == 0
         broker_of(server).create_meter_account(meter_id, password)
