@@ -18,7 +18,7 @@ demo: setup ## A street of homes, from Modbus to PostgreSQL; ONCE=1 ends after t
 test: setup ## Every test but the long ones (real PostgreSQL and Mosquitto; no system package is needed)
 	$(PYTEST) -n logical -m "not long"
 
-test-long: setup ## The volumes that issues name: kills, inputs, histories
+test-long: setup ## The volumes that issues name: hundreds of kills, hundreds of lying histories
 	$(PYTEST) -m long
 
 check: setup check-lock ## Locks, style, types, import directions
