@@ -62,7 +62,7 @@ seals = Table(
     Column("meter_no", Integer, primary_key=True, autoincrement=False),
     Column("key_epoch", Integer, primary_key=True, autoincrement=False),
     Column("sequence", _BIG, primary_key=True, autoincrement=False),
-    Column("state", Text, CheckConstraint("true", name="state"), nullable=False),
+    Column("state", Text, nullable=False),
     Column("linked", Boolean, nullable=False),
     Column("sound", Boolean, nullable=False),
     Column("seal_hash", LargeBinary, nullable=False),

@@ -48,6 +48,14 @@ def test_what_does_not_exist_is_a_problem_too(server):
     _problem(server.client.delete("/meters"), 405, "method_not_allowed")
 
 
+def test_invented_methods_do_not_grow_the_metrics(server):
+    for number in range(5):
+        server.client.request(f"INVENTED{number}", "/health")
+    metrics = server.client.get("/metrics").text
+    assert "INVENTED" not in metrics
+    assert 'method="other"' in metrics
+
+
 @pytest.mark.parametrize(
     "path", ["/meters?colour=green", "/meters/roof?x=1", "/meters/roof/latest?x=", "/quarantine?y=2"]
 )

@@ -115,6 +115,15 @@ def test_a_meter_cannot_write_for_another(broker: Any, meter: Client, channel: s
     assert meter.publish(topic(broker.community_id, "somebody-else", channel)) == REFUSED
 
 
+@pytest.mark.parametrize("channel", ["seals", "status"])
+def test_a_meter_cannot_keep_messages_under_shards_that_do_not_exist(
+    meter: Client, broker: Any, meter_id: str, channel: str
+) -> None:
+    for shard in ("16", "00", "anything"):
+        name = f"commonwatt/v1/{broker.community_id}/{shard}/{meter_id}/{channel}"
+        assert meter.publish(name, retain=True) == REFUSED
+
+
 def test_a_meter_hears_nothing_that_is_not_for_it(broker: Any, meter: Client, meter_id: str) -> None:
     meter.subscribe("#")
     meter.subscribe("$CONTROL/#")
