@@ -11,7 +11,7 @@ import struct
 from protocol.errors import ProtocolError
 from protocol.limits import SEQUENCE_MAX, TIME_MAX_UNIX_S, TIME_MIN_UNIX_S
 from protocol.seal import DOMAIN_BYTES, SIGNATURE_BYTES
-from protocol.topics import check_meter_id
+from protocol.topics import check_meter_id, decode_meter_id
 
 MAGIC = b"CWC1"
 LAYOUT = "<4s8s32sQqIQQ"
@@ -75,11 +75,7 @@ def split_command(message: bytes) -> "tuple[Command, bytes, bytes]":
     fields = struct.unpack(LAYOUT, signed)
     if fields[0] != MAGIC:
         raise ProtocolError("command_magic")
-    name = fields[2].rstrip(b"\x00")
-    for byte in name:
-        if byte >= 0x80:
-            raise ProtocolError("meter_id", "not ASCII")
-    command = Command(fields[1], name.decode(), fields[3], fields[4], fields[5], fields[6], fields[7])
+    command = Command(fields[1], decode_meter_id(fields[2]), fields[3], fields[4], fields[5], fields[6], fields[7])
     _check(command)
     return command, signed, message[COMMAND_BYTES:]
 

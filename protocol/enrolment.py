@@ -1,7 +1,7 @@
 """The enrolment statement: a meter's key says whose meter it is and where its counters start.
 
 180 bytes, signed by the key that they name. Fixed offsets, because the on-chain program reads the same bytes.
-A rotation is the same statement for the next epoch, starting from the last counters of the one before.
+A rotation is the same statement for the next epoch, starting from the last counters of the one before (rotation.py).
 """
 
 import struct
@@ -15,7 +15,7 @@ from protocol.limits import (
     TIME_MIN_UNIX_S,
 )
 from protocol.seal import DOMAIN_BYTES, HASH_BYTES, NO_PREDECESSOR, SIGNATURE_BYTES
-from protocol.topics import check_meter_id
+from protocol.topics import check_meter_id, decode_meter_id
 
 MAGIC = b"CWE1"
 LAYOUT = "<4s8s32sBBHI32s32sQQQq32s"
@@ -33,6 +33,13 @@ MEASURES_GENERATION_AND_GRID = 1
 MEASURES_NET_ONLY = 2
 """One bidirectional meter: production = export, consumption = import."""
 MEASUREMENT_NAMES = {MEASURES_GENERATION_AND_GRID: "generation_and_grid", MEASURES_NET_ONLY: "net_only"}
+
+ENROLMENT_PHASES_NOT_NETTED = 1
+"""Flag: the grid meter sums import and export per phase, so both counters are too high. What it measures is stored and
+shown, but feeds no minting unless an operator allows it."""
+ENROLMENT_METER_REPLACED = 2
+"""Flag: this key begins with another physical meter; signed records of the exchange travel with it (replacement.py)."""
+ENROLMENT_FLAGS_ALL = ENROLMENT_PHASES_NOT_NETTED | ENROLMENT_METER_REPLACED
 
 
 class Enrolment:
@@ -52,6 +59,7 @@ class Enrolment:
         surplus_wh: int,
         valid_from_unix_s: int,
         last_seal_hash: bytes = NO_PREDECESSOR,
+        flags: int = 0,
     ) -> None:
         self.domain = domain
         self.meter_id = meter_id
@@ -65,6 +73,7 @@ class Enrolment:
         self.surplus_wh = surplus_wh
         self.valid_from_unix_s = valid_from_unix_s
         self.last_seal_hash = last_seal_hash
+        self.flags = flags
 
 
 def encode_enrolment(statement: Enrolment) -> bytes:
@@ -77,7 +86,7 @@ def encode_enrolment(statement: Enrolment) -> bytes:
         statement.meter_id.encode(),
         statement.kind,
         statement.measurement,
-        0,
+        statement.flags,
         statement.key_epoch,
         statement.owner,
         statement.public_key,
@@ -96,15 +105,9 @@ def decode_enrolment(data: bytes) -> Enrolment:
     fields = struct.unpack(LAYOUT, data)
     if fields[0] != MAGIC:
         raise ProtocolError("enrolment_magic", "not a protocol v1 enrolment statement")
-    if fields[5] != 0:
-        raise ProtocolError("enrolment_reserved", "reserved bytes are not zero")
-    name = fields[2].rstrip(b"\x00")
-    for byte in name:
-        if byte >= 0x80:
-            raise ProtocolError("meter_id", "not ASCII")
     statement = Enrolment(
-        fields[1], name.decode(), fields[3], fields[4], fields[6], fields[7], fields[8],
-        fields[9], fields[10], fields[11], fields[12], fields[13],
+        fields[1], decode_meter_id(fields[2]), fields[3], fields[4], fields[6], fields[7], fields[8],
+        fields[9], fields[10], fields[11], fields[12], fields[13], fields[5],
     )  # fmt: skip
     _check(statement)
     return statement
@@ -127,6 +130,10 @@ def _check(statement: Enrolment) -> None:
         raise ProtocolError("enrolment_measurement", str(statement.measurement))
     if not 1 <= statement.key_epoch <= KEY_EPOCH_MAX:
         raise ProtocolError("enrolment_epoch", str(statement.key_epoch))
+    if not 0 <= statement.flags <= ENROLMENT_FLAGS_ALL:
+        raise ProtocolError("enrolment_flags", str(statement.flags))
+    if statement.flags & ENROLMENT_METER_REPLACED and statement.key_epoch == 1:
+        raise ProtocolError("enrolment_flags", "the first key replaces no meter")
     if len(statement.owner) != KEY_BYTES or len(statement.public_key) != KEY_BYTES:
         raise ProtocolError("enrolment_key", "a key has %d bytes" % KEY_BYTES)
     if len(statement.last_seal_hash) != HASH_BYTES:

@@ -24,6 +24,9 @@ TIME_MAX_UNIX_S = 4_102_444_800
 FUTURE_MAX_S = 300
 """A seal from further ahead of the hub's clock than this is held; the chain applies the same figure."""
 
+STATUS_INTERVAL_S = 60
+"""A meter with a connection says how it is at least this often; the hub misses it after three times as long."""
+
 METER_ID_BYTES_MAX = 32
 COMMUNITY_ID_BYTES_MAX = 32
 SHARDS = 16

@@ -25,6 +25,15 @@ def check_meter_id(meter_id: str) -> str:
     return meter_id
 
 
+def decode_meter_id(field: bytes) -> str:
+    """The id in a field of 32 bytes, filled up with zero bytes. Raises ProtocolError `meter_id`."""
+    name = field.rstrip(b"\x00")
+    for byte in name:
+        if byte >= 0x80:
+            raise ProtocolError("meter_id", "not ASCII")
+    return check_meter_id(name.decode())
+
+
 def check_community_id(community_id: str) -> str:
     """Return the id, or raise ProtocolError `community_id`. The same alphabet as a meter id."""
     return _check_name("community_id", community_id, COMMUNITY_ID_BYTES_MAX)

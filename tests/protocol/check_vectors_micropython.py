@@ -11,7 +11,19 @@ import sys
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])
 
-from protocol import command, committed, enrolment, msgpack, readings, seal, settlement, topics
+from protocol import (
+    command,
+    committed,
+    credential,
+    enrolment,
+    msgpack,
+    readings,
+    replacement,
+    rotation,
+    seal,
+    settlement,
+    topics,
+)
 from protocol.errors import ProtocolError
 
 SEAL_FIELDS = (
@@ -20,13 +32,17 @@ SEAL_FIELDS = (
 )  # fmt: skip
 ENROLMENT_FIELDS = (
     "domain", "meter_id", "kind", "measurement", "key_epoch", "owner", "public_key", "production_wh",
-    "consumption_wh", "surplus_wh", "valid_from_unix_s", "last_seal_hash",
+    "consumption_wh", "surplus_wh", "valid_from_unix_s", "last_seal_hash", "flags",
 )  # fmt: skip
+REPLACEMENT_FIELDS = (
+    "domain", "meter_id", "key_epoch", "register", "at_unix_s", "final_wh", "initial_wh", "old_serial", "new_serial",
+)  # fmt: skip
+CREDENTIAL_FIELDS = ("domain", "meter_id", "key_epoch", "at_unix_s", "nonce")
 COMMAND_FIELDS = ("domain", "meter_id", "counter", "expires_at_unix_s", "kind", "first", "last")
 COMMITTED_FIELDS = ("key_epoch", "contiguous_sequence", "contiguous_seal_hash", "ranges")
 BYTES_FIELDS = (
     "domain", "previous_seal_hash", "readings_hash", "owner", "public_key", "last_seal_hash",
-    "contiguous_seal_hash", "seal", "signature", "section",
+    "contiguous_seal_hash", "seal", "signature", "section", "nonce", "statement", "endorsement",
 )  # fmt: skip
 READING_FIELDS = (
     "time_unix_s", "production_wh", "consumption_wh", "power_w", "voltage_dv", "frequency_mhz", "flags",
@@ -74,6 +90,13 @@ def _decode_committed(given):
     return as_fields(receipt, COMMITTED_FIELDS)
 
 
+def _decode_rotation(given):
+    statement, _, signature, endorsement = rotation.split_rotation(given)
+    fields = as_fields(statement, ENROLMENT_FIELDS)
+    fields["signature"], fields["endorsement"] = signature.hex(), endorsement.hex()
+    return fields
+
+
 def _netting(given):
     closed_until, production, consumption, surplus = given[0]
     state = settlement.Netting(closed_until, production, consumption, surplus, production, consumption)
@@ -91,6 +114,9 @@ DECODERS = {
     "decode_readings": _decode_readings,
     "decode_enrolment": lambda given: as_fields(enrolment.decode_enrolment(given), ENROLMENT_FIELDS),
     "split_enrolment": lambda given: enrolment.split_enrolment(given)[2],
+    "decode_rotation": _decode_rotation,
+    "decode_replacement": lambda given: as_fields(replacement.split_replacement(given)[0], REPLACEMENT_FIELDS),
+    "decode_credential": lambda given: as_fields(credential.split_credential_request(given)[0], CREDENTIAL_FIELDS),
     "decode_command": lambda given: as_fields(command.split_command(given)[0], COMMAND_FIELDS),
     "decode_committed": _decode_committed,
 }
@@ -103,6 +129,13 @@ OPERATIONS = {
     "encode_readings": lambda given: readings.encode_readings([readings.Reading(*each) for each in given]),
     "encode_enrolment": lambda given: enrolment.encode_enrolment(
         enrolment.Enrolment(*arguments(given, ENROLMENT_FIELDS))
+    ),
+    "join_rotation": lambda given: rotation.join_rotation(*arguments(given, ("statement", "signature", "endorsement"))),
+    "encode_replacement": lambda given: replacement.encode_replacement(
+        replacement.Replacement(*arguments(given, REPLACEMENT_FIELDS))
+    ),
+    "encode_credential": lambda given: credential.encode_credential_request(
+        credential.CredentialRequest(*arguments(given, CREDENTIAL_FIELDS))
     ),
     "encode_command": lambda given: command.encode_command(command.Command(*arguments(given, COMMAND_FIELDS))),
     "encode_committed": lambda given: committed.encode_committed(

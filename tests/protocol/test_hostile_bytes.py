@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocol import msgpack
 from protocol.command import COMMAND_BYTES, encode_command, split_command
 from protocol.committed import decode_committed, encode_committed
+from protocol.credential import encode_credential_request, split_credential_request
 from protocol.enrolment import decode_enrolment, encode_enrolment, split_enrolment
 from protocol.errors import ProtocolError
 from protocol.limits import (
@@ -23,6 +24,8 @@ from protocol.limits import (
     VOLTAGE_DV_MAX,
 )
 from protocol.readings import FLAGS_ALL, Reading, decode_readings, encode_readings
+from protocol.replacement import encode_replacement, split_replacement
+from protocol.rotation import join_rotation, split_rotation
 from protocol.seal import decode_seal, encode_seal, split_message
 from protocol.topics import parse_topic, topic
 
@@ -32,6 +35,9 @@ DECODERS = {
     "seals.json": decode_seal,
     "readings.json": decode_readings,
     "enrolments.json": decode_enrolment,
+    "rotations.json": split_rotation,
+    "replacements.json": split_replacement,
+    "credentials.json": split_credential_request,
     "commands.json": split_command,
     "committed.json": decode_committed,
     "msgpack.json": msgpack.unpack,
@@ -96,6 +102,39 @@ def test_an_accepted_statement_is_the_same_180_bytes_again(data: bytes) -> None:
     except ProtocolError:
         return
     assert encode_enrolment(statement) == signed
+
+
+@FUZZ
+@given(damaged(valid_bytes("rotations.json")))
+def test_an_accepted_rotation_is_the_same_308_bytes_again(data: bytes) -> None:
+    try:
+        statement, signed, signature, endorsement = split_rotation(data)
+    except ProtocolError:
+        return
+    assert join_rotation(encode_enrolment(statement), signature, endorsement) == data
+    assert encode_enrolment(statement) == signed
+
+
+@FUZZ
+@given(damaged(valid_bytes("replacements.json")))
+def test_an_accepted_record_of_an_exchange_is_the_same_108_bytes_again(data: bytes) -> None:
+    try:
+        record, signed, signature = split_replacement(data)
+    except ProtocolError:
+        return
+    assert encode_replacement(record) == signed
+    assert signed + signature == data
+
+
+@FUZZ
+@given(damaged(valid_bytes("credentials.json")))
+def test_an_accepted_request_for_a_password_is_the_same_72_bytes_again(data: bytes) -> None:
+    try:
+        request, signed, signature = split_credential_request(data)
+    except ProtocolError:
+        return
+    assert encode_credential_request(request) == signed
+    assert signed + signature == data
 
 
 @FUZZ

@@ -409,15 +409,16 @@ STATEMENT: Fields = {
     "surplus_wh": 11_000,
     "valid_from_unix_s": NOON + 7,
     "last_seal_hash": ZEROS,
+    "flags": 0,
 }
 
 
-def statement_bytes(fields: Fields, magic: bytes = b"CWE1", reserved: int = 0) -> bytes:
+def statement_bytes(fields: Fields, magic: bytes = b"CWE1") -> bytes:
     """180 bytes, little-endian; the name is filled up with zero bytes. `meter_id` may be bytes."""
     name = fields["meter_id"]
     name = name if isinstance(name, bytes) else name.encode()
     out = magic + fields["domain"] + name + bytes(32 - len(name))
-    out += bytes([fields["kind"], fields["measurement"]]) + reserved.to_bytes(2, "little")
+    out += bytes([fields["kind"], fields["measurement"]]) + fields["flags"].to_bytes(2, "little")
     out += fields["key_epoch"].to_bytes(4, "little") + fields["owner"] + fields["public_key"]
     for counter in ("production_wh", "consumption_wh", "surplus_wh"):
         out += fields[counter].to_bytes(8, "little")
@@ -450,8 +451,11 @@ def enrolment_cases() -> list[Case]:
         "a battery": {"kind": 3},
         "a grid meter, net only": {"kind": 4, "measurement": 2},
         "a rotation": {"key_epoch": 2, "last_seal_hash": HASH},
+        "a meter that sums its phases": {"flags": 1},
+        "a replaced meter": {"key_epoch": 2, "last_seal_hash": HASH, "flags": 2},
+        "a replaced meter that sums its phases": {"key_epoch": 2, "last_seal_hash": HASH, "flags": 3},
         "everything greatest": {"key_epoch": 2**31 - 1, "production_wh": MAX_53, "consumption_wh": MAX_53}
-        | {"surplus_wh": MAX_53, "valid_from_unix_s": YEAR_2100},
+        | {"surplus_wh": MAX_53, "valid_from_unix_s": YEAR_2100, "flags": 3},
     }.items():
         fields = {**STATEMENT, **changes}
         cases += both(name, "enrolment", fields, statement_bytes(fields))
@@ -468,6 +472,9 @@ def enrolment_cases() -> list[Case]:
         ("measurement 3", {"measurement": 3}, "enrolment_measurement"),
         ("epoch 0", {"key_epoch": 0}, "enrolment_epoch"),
         ("epoch 2^31", {"key_epoch": 2**31}, "enrolment_epoch"),
+        ("a flag of tomorrow", {"flags": 4}, "enrolment_flags"),
+        ("the last flag", {"flags": 0x8000}, "enrolment_flags"),
+        ("a first key for a replaced meter", {"flags": 2}, "enrolment_flags"),
         ("production beyond 2^53 - 1", {"production_wh": MAX_53 + 1}, "enrolment_counter"),
         ("consumption beyond 2^53 - 1", {"consumption_wh": MAX_53 + 1}, "enrolment_counter"),
         ("surplus beyond production", {"surplus_wh": 15_001}, "enrolment_counter"),
@@ -482,7 +489,6 @@ def enrolment_cases() -> list[Case]:
         ("a byte short", good[:-1], "enrolment_length"),
         ("a byte long", good + b"\0", "enrolment_length"),
         ("another version", statement_bytes(STATEMENT, b"CWE2"), "enrolment_magic"),
-        ("reserved bytes in use", statement_bytes(STATEMENT, reserved=1), "enrolment_reserved"),
     ):
         cases.append(bad(name, "decode_enrolment", data, error))
     for name, changes, error in (
@@ -493,6 +499,184 @@ def enrolment_cases() -> list[Case]:
         ("a hash of 31 bytes", {"last_seal_hash": bytes(31)}, "enrolment_hash"),
     ):
         cases.append(bad(name, "encode_enrolment", {**STATEMENT, **changes}, error))
+    return cases
+
+
+ROTATED: Fields = {**STATEMENT, "key_epoch": 2, "last_seal_hash": HASH}
+ENDORSEMENT = hashlib.sha512(b"stands for another signature").digest()
+
+
+def rotation_cases() -> list[Case]:
+    """Statements for a next epoch with two signatures."""
+    cases = []
+    good = statement_bytes(ROTATED) + SIGNATURE + ENDORSEMENT
+    for name, changes in {
+        "the second key": {},
+        "the last key": {"key_epoch": 2**31 - 1},
+        "a key before the first seal": {"last_seal_hash": ZEROS},
+        "another meter": {"flags": 2},
+    }.items():
+        fields = {**ROTATED, **changes}
+        data = statement_bytes(fields) + SIGNATURE + ENDORSEMENT
+        parts = {"statement": statement_bytes(fields), "signature": SIGNATURE, "endorsement": ENDORSEMENT}
+        cases.append(ok(name, "join_rotation", parts, data))
+        cases.append(ok(name, "decode_rotation", data, {**fields, "signature": SIGNATURE, "endorsement": ENDORSEMENT}))
+    first = {**STATEMENT, "last_seal_hash": ZEROS}
+    for name, data, error in (
+        ("nothing", b"", "rotation_length"),
+        ("a byte short", good[:-1], "rotation_length"),
+        ("a byte long", good + b"\0", "rotation_length"),
+        ("without an endorsement", good[:244], "rotation_length"),
+        ("a first key", statement_bytes(first) + SIGNATURE + ENDORSEMENT, "rotation_epoch"),
+        ("another version", statement_bytes(ROTATED, b"CWE2") + SIGNATURE + ENDORSEMENT, "enrolment_magic"),
+        ("a flag of tomorrow", statement_bytes({**ROTATED, "flags": 4}) + SIGNATURE + ENDORSEMENT, "enrolment_flags"),
+        ("a bad name", statement_bytes({**ROTATED, "meter_id": b"Roof"}) + SIGNATURE + ENDORSEMENT, "meter_id"),
+    ):
+        cases.append(bad(name, "decode_rotation", data, error))
+    parts = {"statement": statement_bytes(ROTATED), "signature": SIGNATURE, "endorsement": ENDORSEMENT}
+    for name, changed, error in (
+        ("a short signature", {"signature": SIGNATURE[:-1]}, "rotation_length"),
+        ("no endorsement", {"endorsement": b""}, "rotation_length"),
+        ("a first key", {"statement": statement_bytes(first)}, "rotation_epoch"),
+        ("half a statement", {"statement": statement_bytes(ROTATED)[:90]}, "enrolment_length"),
+    ):
+        cases.append(bad(name, "join_rotation", {**parts, **changed}, error))
+    return cases
+
+
+REPLACEMENT: Fields = {
+    "domain": DOMAIN,
+    "meter_id": METER,
+    "key_epoch": 2,
+    "register": 1,
+    "at_unix_s": NOON,
+    "final_wh": 48_210_700,
+    "initial_wh": 12,
+    "old_serial": "SDM630-21034477",
+    "new_serial": "SDM630-25110021",
+}
+
+
+def replacement_bytes(fields: Fields, magic: bytes = b"CWR1") -> bytes:
+    """108 bytes, little-endian, and a signature. Names and serials may be bytes."""
+    name, old, new = (
+        value if isinstance(value, bytes) else value.encode()
+        for value in (fields["meter_id"], fields["old_serial"], fields["new_serial"])
+    )
+    out = magic + fields["domain"] + name + bytes(32 - len(name))
+    out += struct.pack("<II", fields["key_epoch"], fields["register"])
+    out += struct.pack("<qQQ", fields["at_unix_s"], fields["final_wh"], fields["initial_wh"])
+    return bytes(out + old + bytes(16 - len(old)) + new + bytes(16 - len(new)) + SIGNATURE)
+
+
+def replacement_cases() -> list[Case]:
+    """Records of exchanged meters."""
+    cases = []
+    for name, changes in {
+        "a generation meter": {},
+        "a grid meter, import": {"register": 2, "final_wh": 0, "initial_wh": 0},
+        "a grid meter, export": {"register": 3, "old_serial": "7", "new_serial": "no. 8 / B"},
+        "everything greatest": {"key_epoch": 2**31 - 1, "at_unix_s": YEAR_2100, "final_wh": MAX_53}
+        | {"initial_wh": MAX_53, "old_serial": "~" * 16, "new_serial": "~" * 16},
+    }.items():
+        fields = {**REPLACEMENT, **changes}
+        data = replacement_bytes(fields)
+        cases.append(ok(name, "encode_replacement", fields, data[:108]))
+        cases.append(ok(name, "decode_replacement", data, fields))
+    for name, name_bytes in BAD_NAMES:
+        data = replacement_bytes({**REPLACEMENT, "meter_id": name_bytes})
+        cases.append(bad(name, "decode_replacement", data, "meter_id"))
+    for name, changes, error in (
+        ("the first epoch", {"key_epoch": 1}, "replacement_epoch"),
+        ("epoch 2^31", {"key_epoch": 2**31}, "replacement_epoch"),
+        ("register 0", {"register": 0}, "replacement_register"),
+        ("register 4", {"register": 4}, "replacement_register"),
+        ("before 2020", {"at_unix_s": YEAR_2020 - 1}, "replacement_time"),
+        ("after 2100", {"at_unix_s": YEAR_2100 + 1}, "replacement_time"),
+        ("a last value beyond 2^53 - 1", {"final_wh": MAX_53 + 1}, "replacement_counter"),
+        ("a first value beyond 2^53 - 1", {"initial_wh": MAX_53 + 1}, "replacement_counter"),
+        ("no old serial", {"old_serial": ""}, "replacement_serial"),
+        ("no new serial", {"new_serial": ""}, "replacement_serial"),
+        ("a serial with a line break", {"new_serial": "7\n8"}, "replacement_serial"),
+    ):
+        fields = {**REPLACEMENT, **changes}
+        cases.append(bad(name, "encode_replacement", fields, error))
+        cases.append(bad(name, "decode_replacement", replacement_bytes(fields), error))
+    for name, serial in (
+        ("a serial with a zero inside", b"7\x008"),
+        ("a serial that is not ASCII", "Zähler".encode()),
+        ("a serial that is not even UTF-8", b"\xff\xfe"),
+        ("a serial with a delete", b"7\x7f"),
+    ):
+        for which in ("old", "new"):
+            data = replacement_bytes({**REPLACEMENT, f"{which}_serial": serial})
+            cases.append(bad(f"{name}, {which}", "decode_replacement", data, "replacement_serial"))
+    good = replacement_bytes(REPLACEMENT)
+    cases.append(bad("a byte short", "decode_replacement", good[:-1], "replacement_length"))
+    cases.append(bad("without a signature", "decode_replacement", good[:108], "replacement_length"))
+    other = replacement_bytes(REPLACEMENT, b"CWR2")
+    cases.append(bad("another version", "decode_replacement", other, "replacement_magic"))
+    for name, changes, error in (
+        ("a domain of 7 bytes", {"domain": bytes(7)}, "replacement_domain"),
+        ("a serial of 17 letters", {"old_serial": "7" * 17}, "replacement_serial"),
+        ("a serial with an umlaut", {"old_serial": "Zähler"}, "replacement_serial"),
+        ("33 letters", {"meter_id": "a" * 33}, "meter_id"),
+    ):
+        cases.append(bad(name, "encode_replacement", {**REPLACEMENT, **changes}, error))
+    return cases
+
+
+CREDENTIAL: Fields = {
+    "domain": DOMAIN,
+    "meter_id": METER,
+    "key_epoch": 1,
+    "at_unix_s": NOON,
+    "nonce": HASH[:16],
+}
+
+
+def credential_bytes(fields: Fields, magic: bytes = b"CWP1") -> bytes:
+    """72 bytes, little-endian, and a signature."""
+    name = fields["meter_id"]
+    name = name if isinstance(name, bytes) else name.encode()
+    out = magic + fields["domain"] + name + bytes(32 - len(name))
+    return bytes(out + struct.pack("<Iq", fields["key_epoch"], fields["at_unix_s"]) + fields["nonce"] + SIGNATURE)
+
+
+def credential_cases() -> list[Case]:
+    """Requests for the broker password."""
+    cases = []
+    for name, changes in {
+        "the first key": {},
+        "the last key": {"key_epoch": 2**31 - 1, "at_unix_s": YEAR_2100, "meter_id": "a" * 32},
+        "a nonce of zeros": {"nonce": bytes(16)},
+    }.items():
+        fields = {**CREDENTIAL, **changes}
+        data = credential_bytes(fields)
+        cases.append(ok(name, "encode_credential", fields, data[:72]))
+        cases.append(ok(name, "decode_credential", data, fields))
+    for name, name_bytes in BAD_NAMES:
+        cases.append(
+            bad(name, "decode_credential", credential_bytes({**CREDENTIAL, "meter_id": name_bytes}), "meter_id")
+        )
+    for name, changes, error in (
+        ("epoch 0", {"key_epoch": 0}, "credential_epoch"),
+        ("epoch 2^31", {"key_epoch": 2**31}, "credential_epoch"),
+        ("before 2020", {"at_unix_s": YEAR_2020 - 1}, "credential_time"),
+        ("after 2100", {"at_unix_s": YEAR_2100 + 1}, "credential_time"),
+    ):
+        fields = {**CREDENTIAL, **changes}
+        cases.append(bad(name, "encode_credential", fields, error))
+        cases.append(bad(name, "decode_credential", credential_bytes(fields), error))
+    good = credential_bytes(CREDENTIAL)
+    cases.append(bad("a byte short", "decode_credential", good[:-1], "credential_length"))
+    cases.append(bad("without a signature", "decode_credential", good[:72], "credential_length"))
+    cases.append(bad("another version", "decode_credential", credential_bytes(CREDENTIAL, b"CWP2"), "credential_magic"))
+    for name, changes, error in (
+        ("a domain of 9 bytes", {"domain": bytes(9)}, "credential_domain"),
+        ("a nonce of 15 bytes", {"nonce": bytes(15)}, "credential_nonce"),
+    ):
+        cases.append(bad(name, "encode_credential", {**CREDENTIAL, **changes}, error))
     return cases
 
 
@@ -688,6 +872,9 @@ FILES = {
     "messages.json": message_cases,
     "readings.json": readings_cases,
     "enrolments.json": enrolment_cases,
+    "rotations.json": rotation_cases,
+    "replacements.json": replacement_cases,
+    "credentials.json": credential_cases,
     "commands.json": command_cases,
     "committed.json": committed_cases,
     "topics.json": topic_cases,
