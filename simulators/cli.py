@@ -28,7 +28,7 @@ Start = Annotated[str, typer.Option(help="Enrolment time, ISO 8601 with offset; 
 
 @app.command()
 def meters(config: ConfigFile) -> None:
-    """Serve homes over Modbus TCP until SIGTERM; prints one JSON line with the port of each."""
+    """Serve homes over Modbus until SIGTERM; prints one JSON line with the port or device of each."""
     try:
         homes = configuration.load(config)
     except configuration.ConfigurationError as error:

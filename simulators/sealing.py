@@ -7,12 +7,14 @@ import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from nacl.signing import SigningKey
 
 from protocol.enrolment import KIND_SOLAR, MEASURES_GENERATION_AND_GRID, Enrolment, encode_enrolment
 from protocol.limits import READINGS_PER_SEAL_MAX
 from protocol.readings import Reading, encode_readings
+from protocol.rotation import join_rotation
 from protocol.seal import NO_PREDECESSOR, Seal, encode_seal, join_message, seal_hash, sha256
 from protocol.settlement import Netting, first_closed_until
 from protocol.topics import check_community_id, check_meter_id, domain_of
@@ -113,6 +115,7 @@ class SimulatedMeter:
         self.start_unix_s = start_unix_s
         self.interval_s = interval_s
         self.readings_per_seal = readings_per_seal
+        self.key_epoch = 1
         self.sequence = 0
         self.readings = 0
         self.last_seal_hash = NO_PREDECESSOR
@@ -128,6 +131,11 @@ class SimulatedMeter:
             START_CONSUMPTION_WH,
         )
 
+    @property
+    def owner_key(self) -> SigningKey:
+        """What the owner endorses with when the meter's own key cannot."""
+        return seeded_key(f"owner of {self.meter_id}")
+
     def enrolment(self) -> bytes:
         """The signed statement with which the meter registers: 244 bytes."""
         statement = encode_enrolment(
@@ -137,7 +145,7 @@ class SimulatedMeter:
                 KIND_SOLAR,
                 MEASURES_GENERATION_AND_GRID,
                 1,
-                sha256(b"owner of " + self.meter_id.encode()),
+                bytes(self.owner_key.verify_key),
                 bytes(self.key.verify_key),
                 START_PRODUCTION_WH,
                 START_CONSUMPTION_WH,
@@ -168,6 +176,41 @@ class SimulatedMeter:
         self.last_seal_hash = seal_hash(seal)
         message = join_message(seal, self.key.sign(seal).signature, section)
         return SealedMessage(self.meter_id, self.sequence, len(readings), message)
+
+    def rotation(self, next_key: SigningKey, endorser: SigningKey | None = None, **changes: Any) -> bytes:
+        """What the meter hands in so that its next key takes over behind its last seal; its key endorses unless told.
+
+        Changes nothing here; see `take_over`.
+        """
+        start = (START_PRODUCTION_WH, START_CONSUMPTION_WH, START_SURPLUS_WH, self.start_unix_s)
+        netting = self._netting
+        closed = (netting.production_wh, netting.consumption_wh, netting.surplus_wh, netting.closed_until_unix_s)
+        is_new = self.sequence == 0 and self.key_epoch == 1
+        production_wh, consumption_wh, surplus_wh, valid_from_unix_s = start if is_new else closed
+        fields: dict[str, Any] = {
+            "domain": self.domain,
+            "meter_id": self.meter_id,
+            "kind": KIND_SOLAR,
+            "measurement": MEASURES_GENERATION_AND_GRID,
+            "key_epoch": self.key_epoch + 1,
+            "owner": bytes(self.owner_key.verify_key),
+            "public_key": bytes(next_key.verify_key),
+            "production_wh": production_wh,
+            "consumption_wh": consumption_wh,
+            "surplus_wh": surplus_wh,
+            "valid_from_unix_s": valid_from_unix_s,
+            "last_seal_hash": self.last_seal_hash,
+        }
+        signed = encode_enrolment(Enrolment(**(fields | changes)))
+        endorsement = (self.key if endorser is None else endorser).sign(signed).signature
+        return join_rotation(signed, next_key.sign(signed).signature, endorsement)
+
+    def take_over(self, next_key: SigningKey) -> None:
+        """Seal with the next key from now on; what was counted goes on."""
+        self.key = next_key
+        self.key_epoch += 1
+        self.sequence = 0
+        self.last_seal_hash = NO_PREDECESSOR
 
     def leap(self, production_wh: int) -> None:
         """From the next reading on, so much more was produced: a spike that the register itself shows."""

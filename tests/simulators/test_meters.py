@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 
 from simulators.meters import configuration
+from simulators.meters.faults import Fault, Kind, Schedule
+from simulators.meters.pty import NullModem
 from simulators.meters.server import HomeServer
 
 MIDNIGHT = int(datetime(2026, 11, 19, tzinfo=UTC).timestamp())
@@ -250,6 +252,62 @@ def test_a_net_only_home_has_no_generation_meter() -> None:
         assert await exception_code(client.read_input_registers(0x48, count=2, device_id=GENERATION)) == 11
 
     play(scene, measurement="net_only", golden_day=None, installed="2026-11-01")
+
+
+def test_a_fault_of_the_file_befalls_the_meter_at_its_time_and_one_switched_on_at_once() -> None:
+    async def run() -> None:
+        fault = {"role": "generation", "kind": "zero", "start": "2026-11-19T12:00:00Z", "end": "2026-11-19T12:01:00Z"}
+        (home,) = configuration.parse({"homes": [HOME | {"faults": [fault]}]}, Path()).homes
+        server = HomeServer(home, lambda: NOW)
+        client = AsyncModbusTcpClient("127.0.0.1", port=await server.start(), timeout=5)
+        try:
+            assert await client.connect()
+            await set_clock(client, MIDNIGHT + 12 * 3_600 + 30)
+            assert await floats(client, 0x48, unit=GENERATION) == [0.0]
+            await set_clock(client, MIDNIGHT + 12 * 3_600 + 60)
+            assert (await floats(client, 0x48, unit=GENERATION))[0] > 200
+            server.meters["generation"].faults = Schedule([Fault(Kind.EXCEPTION, 0, size=6)])
+            assert await exception_code(client.read_input_registers(0x48, count=2, device_id=GENERATION)) == 6
+        finally:
+            client.close()
+            await server.stop()
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+
+
+def test_the_command_serves_a_home_on_a_serial_device_and_says_which(tmp_path: Path) -> None:
+    with NullModem() as cable:
+        config = tmp_path / "homes.toml"
+        config.write_text(
+            '[[homes]]\nid = "home-01"\nmeasurement = "net_only"\nhousehold = "H0-B"\nseed = 3\n'
+            'installed = "2026-11-01"\nframing = "rtu"\nbaud = 115200\ngrid_model = "siemens_pac2200"\n'
+            f'device = "{cable.meter_end}"\n',
+            encoding="utf-8",
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from simulators.cli import app; app()", "meters", "--config", str(config)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout is not None
+            line = json.loads(process.stdout.readline())
+            assert line == {"home": "home-01", "device": str(cable.meter_end)}
+
+            async def read() -> float:
+                client = AsyncModbusSerialClient(str(cable.master_end), baudrate=115_200, timeout=5)
+                assert await client.connect()
+                answer = await client.read_holding_registers(801, count=4, device_id=GRID)
+                client.close()
+                return float(struct.unpack(">d", struct.pack(">4H", *answer.registers))[0])
+
+            assert asyncio.run(read()) >= 100_000
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(START_TIMEOUT_S) == 0
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def test_the_command_serves_every_home_until_it_is_told_to_stop(tmp_path: Path) -> None:
