@@ -58,6 +58,31 @@ DATABASE_RETRIES = Counter(
     registry=REGISTRY,
 )
 
+STATUSES_RECEIVED = Counter(
+    "commonwatt_fleet_statuses_received_total",
+    "What meters said of themselves, published or posted.",
+    ["source"],
+    registry=REGISTRY,
+)
+STATUSES_DROPPED = Counter(
+    "commonwatt_fleet_statuses_dropped_total",
+    "Statuses that were not stored; superseded are those that a newer one of the same meter overtook.",
+    ["reason"],
+    registry=REGISTRY,
+)
+FLEET_METERS = Gauge(
+    "commonwatt_fleet_meters", "Registered meters by presence: online, offline, never.", ["presence"], registry=REGISTRY
+)
+FLEET_PROBLEM_METERS = Gauge(
+    "commonwatt_fleet_meters_with_problems", "Meters that name a problem of their own.", registry=REGISTRY
+)
+FLEET_BACKLOG_SEALS = Gauge(
+    "commonwatt_fleet_backlog_seals", "Seals that meters say they still have to deliver.", registry=REGISTRY
+)
+FLEET_MISSING_SEALS = Gauge(
+    "commonwatt_fleet_missing_seals", "Seals that are missing between stored ones.", registry=REGISTRY
+)
+
 API_REQUEST_DURATION = Histogram(
     "commonwatt_api_request_seconds",
     "Time to answer, by route template.",

@@ -1,5 +1,7 @@
 """The ingest worker: takes seals from the broker shard by shard and has them stored, batch by batch.
 
+What meters say of themselves comes over the same sessions; it is handed on to whoever runs the worker (`hub/fleet`).
+
     sessions (event loop) ─► queue ─► open envelopes (thread) ─► commit (thread) ─► acknowledge, tell the meters
 
 While one batch commits, the next is being verified. Batches are whatever has arrived by then, up to a limit: no
@@ -35,7 +37,7 @@ from hub.logs import bound, get_logger, new_id
 from hub.readings import leases, service
 from hub.readings.envelope import Arrival, Refusal, VerifiedSeal, open_envelopes
 from hub.readings.rules import Outcome, Policy
-from hub.readings.session import SessionFailed, ShardSession
+from hub.readings.session import OnStatus, SessionFailed, ShardSession
 from hub.settings import Settings
 from protocol.committed import Committed
 
@@ -89,10 +91,11 @@ def must_start_over(fault: BaseException) -> bool:
 class IngestWorker:
     """One worker process. `run` returns when asked to stop and everything taken in is committed."""
 
-    def __init__(self, settings: Settings, engine: Engine, worker_id: str) -> None:
+    def __init__(self, settings: Settings, engine: Engine, worker_id: str, on_status: OnStatus | None) -> None:
         self._settings = settings
         self._engine = engine
         self._id = worker_id
+        self._on_status = on_status
         self._policy = Policy(settings.community_id, settings.domain, settings.backlog_age_max_s)
         self._keys = service.key_ring(engine)
         self._tokens: dict[int, int] = {}
@@ -194,7 +197,7 @@ class IngestWorker:
     async def _open_sessions(self) -> None:
         opened = []
         for shard in [shard for shard in self._tokens if shard not in self._sessions and not self._stopping.is_set()]:
-            session = ShardSession(self._settings, shard, self._take, self._lost)
+            session = ShardSession(self._settings, shard, self._take, self._lost, self._on_status)
             self._sessions[shard] = session
             try:
                 await session.open()
@@ -440,10 +443,10 @@ def report(done: service.Ingested) -> None:
         log.error("messages_not_kept", count=done.not_kept)
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, on_status: OnStatus | None) -> None:
     engine = create_database_engine(settings.database_url, "commonwatt-ingest", pool_size=3)
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    worker = IngestWorker(settings, engine, worker_id)
+    worker = IngestWorker(settings, engine, worker_id, on_status)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
@@ -457,8 +460,8 @@ async def _run(settings: Settings) -> None:
         log.info("ingest_stopped", worker_id=worker_id)
 
 
-def run(settings: Settings) -> None:
-    """Be an ingest worker until SIGTERM or SIGINT."""
+def run(settings: Settings, on_status: OnStatus | None = None) -> None:
+    """Be an ingest worker until SIGTERM or SIGINT; statuses go to `on_status`, if it is given."""
     gc.freeze()  # modules and tables live as long as we do
     gc.set_threshold(*GC_THRESHOLDS)
-    asyncio.run(_run(settings))
+    asyncio.run(_run(settings, on_status))

@@ -47,19 +47,27 @@ class ProtocolViolation(Exception):
 
 
 class Publication(msgspec.Struct, frozen=True, gc=False):
-    """A message to us. `packet_id` is None for QoS 0, which needs no acknowledgement."""
+    """A message to us. `packet_id` is None for QoS 0, which needs no acknowledgement.
+
+    `retained` is one that the broker had kept and gives to whoever subscribes: nobody says it now.
+    """
 
     topic: str
     payload: bytes
     packet_id: int | None
+    retained: bool = False
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """CONNACK, SUBACK or DISCONNECT: its reason code, and the numeric properties that came with it."""
+    """CONNACK, SUBACK or DISCONNECT: its reason code, and the numeric properties that came with it.
+
+    `packet_id` is that of the SUBSCRIBE which a SUBACK answers.
+    """
 
     kind: int
     reason: int
     properties: dict[int, int]
+    packet_id: int = 0
 
 
 def connect_packet(
@@ -75,9 +83,9 @@ def connect_packet(
     return _packet(0x10, body + _string(client_id) + _string(username) + _string(password))
 
 
-def subscribe_packet(packet_id: int, topic_filter: str) -> bytes:
-    """SUBSCRIBE to one filter at QoS 1."""
-    return _packet(0x82, struct.pack(">HB", packet_id, 0) + _string(topic_filter) + b"\x01")
+def subscribe_packet(packet_id: int, topic_filter: str, qos: int) -> bytes:
+    """SUBSCRIBE to one filter at QoS 0 or 1."""
+    return _packet(0x82, struct.pack(">HB", packet_id, 0) + _string(topic_filter) + bytes([qos]))
 
 
 def retained_packet(topic: str, payload: bytes) -> bytes:
@@ -142,7 +150,7 @@ def _publication(first: int, body: bytes) -> Publication:
         topic = body[2 : 2 + (body[0] << 8 | body[1])].decode()
     except UnicodeDecodeError as fault:
         raise ProtocolViolation("a topic that is not UTF-8") from fault
-    return Publication(topic, body[sum(found) :], packet_id)
+    return Publication(topic, body[sum(found) :], packet_id, bool(first & 1))
 
 
 def _answer(kind: int, body: bytes) -> Answer:
@@ -156,7 +164,8 @@ def _answer(kind: int, body: bytes) -> Answer:
             return Answer(kind, 0, {})
     if at_reason < 0 or at_reason >= len(body):
         raise ProtocolViolation(f"packet type {kind} cut short")
-    return Answer(kind, body[at_reason], _properties(body, at_properties) if len(body) > at_properties else {})
+    properties = _properties(body, at_properties) if len(body) > at_properties else {}
+    return Answer(kind, body[at_reason], properties, int.from_bytes(body[:2], "big") if kind == SUBACK else 0)
 
 
 def _properties(body: bytes, at: int) -> dict[int, int]:

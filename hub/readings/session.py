@@ -1,5 +1,8 @@
 """One shard's durable MQTT session on the asyncio loop: seals in, acknowledgements and receipts out.
 
+Statuses of the shard's meters are heard on the side, at QoS 0: the broker neither keeps them for a hub that is away
+(what is heard is said now) nor waits for an acknowledgement, so that they can delay or re-order nothing about seals.
+
 A session lives for one connection: when it is lost, a new object takes over and the broker delivers again whatever was
 not acknowledged. Back-pressure is simply not reading: the broker's own window is no protection (mosquitto 2.0.11
 overruns it), TCP is.
@@ -12,6 +15,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from hub.logs import get_logger
 from hub.readings import mqtt
 from hub.readings.envelope import Arrival
 from hub.settings import Settings, read_secret
@@ -24,7 +28,14 @@ SILENCE_MAX_S: Final = 1.5 * KEEP_ALIVE_S
 OPEN_TIMEOUT_S: Final = 10.0
 SESSION_EXPIRY_S: Final = 30 * 86_400
 PACKET_BYTES_MAX: Final = MESSAGE_BYTES_MAX + 1_024
-SUBSCRIPTION_ID: Final = 1
+SEALS_SUBSCRIPTION: Final = 1
+STATUS_SUBSCRIPTION: Final = 2
+STATUS_CHANNEL: Final = "/status"
+
+OnStatus = Callable[[str, bytes, bool], None]
+"""Told the topic and the bytes of a status, and whether the broker had kept it; on the event loop, so be quick."""
+
+log = get_logger()
 
 
 class SessionFailed(Exception):
@@ -43,7 +54,10 @@ def trust(settings: Settings) -> ssl.SSLContext:
 
 
 class ShardSession(asyncio.Protocol):
-    """The connection for one shard. `on_arrival` gets each message, `on_lost` is called once if it ends by itself."""
+    """The connection for one shard. `on_arrival` gets each seal, `on_lost` is called once if it ends by itself.
+
+    `on_status` gets each status; without it none is asked for.
+    """
 
     def __init__(
         self,
@@ -51,6 +65,7 @@ class ShardSession(asyncio.Protocol):
         shard: int,
         on_arrival: Callable[[ShardSession, Arrival, int | None], None],
         on_lost: Callable[[ShardSession, str], None],
+        on_status: OnStatus | None = None,
     ) -> None:
         self.shard = shard
         self.outstanding = 0
@@ -58,6 +73,7 @@ class ShardSession(asyncio.Protocol):
         self._settings = settings
         self._on_arrival = on_arrival
         self._on_lost = on_lost
+        self._on_status = on_status
         self._decoder = mqtt.Decoder(PACKET_BYTES_MAX)
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -131,11 +147,14 @@ class ShardSession(asyncio.Protocol):
         self._heard_s = self._loop.time()
         try:
             for packet in self._decoder.feed(data):
-                if isinstance(packet, mqtt.Publication):
+                if not isinstance(packet, mqtt.Publication):
+                    self._answered(packet)
+                elif packet.packet_id is None and packet.topic.endswith(STATUS_CHANNEL):
+                    if self._on_status:
+                        self._on_status(packet.topic, packet.payload, packet.retained)
+                else:
                     self.outstanding += 1
                     self._on_arrival(self, Arrival(packet.topic, packet.payload), packet.packet_id)
-                else:
-                    self._answered(packet)
         except mqtt.ProtocolViolation as fault:
             self._fail(f"the broker broke the protocol: {fault}")
 
@@ -144,12 +163,18 @@ class ShardSession(asyncio.Protocol):
         self._fail(str(fault) if fault else "the broker closed the connection")
 
     def _answered(self, answer: mqtt.Answer) -> None:
-        if answer.kind == mqtt.DISCONNECT or answer.reason >= mqtt.FAILURE_FROM:
+        if answer.kind == mqtt.SUBACK and answer.packet_id == STATUS_SUBSCRIPTION:
+            if answer.reason >= mqtt.FAILURE_FROM:
+                log.warning("statuses_refused", shard=self.shard, reason=answer.reason)
+        elif answer.kind == mqtt.DISCONNECT or answer.reason >= mqtt.FAILURE_FROM:
             self._fail(f"the broker refused: packet type {answer.kind}, reason 0x{answer.reason:02x}")
         elif answer.kind == mqtt.CONNACK:
             self._keep_alive_s = float(answer.properties.get(mqtt.SERVER_KEEP_ALIVE, KEEP_ALIVE_S) or KEEP_ALIVE_S)
             seals = shard_filter(self._settings.community_id, self.shard, "seals")
-            self._write(mqtt.subscribe_packet(SUBSCRIPTION_ID, seals))
+            self._write(mqtt.subscribe_packet(SEALS_SUBSCRIPTION, seals, qos=1))
+            if self._on_status:
+                statuses = shard_filter(self._settings.community_id, self.shard, "status")
+                self._write(mqtt.subscribe_packet(STATUS_SUBSCRIPTION, statuses, qos=0))
         elif not self._ready.done():
             self._ready.set_result(None)
 

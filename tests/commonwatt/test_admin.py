@@ -125,15 +125,10 @@ def test_a_refused_registration_leaves_no_password_file(operator, roof, tmp_path
     assert (tmp_path / "roof.password").read_text() == kept
 
 
-def test_the_table_of_meters_shows_progress_and_what_is_missing(operator, roof, simulated, tmp_path):
-    operator.register(simulated("shed"), tmp_path)
+def test_gaps_are_listed(operator, roof):
     first, _, third = roof.messages(3)
     operator.post(first)
     operator.post(third)
-    said = _flat(operator.do("meters"))
-    last_reading = _iso(roof.start_unix_s + roof.readings * roof.interval_s)
-    assert f"roof solar active 1 3 1 {last_reading}" in said
-    assert "shed solar active 1 0" in said
     assert "1 2 2 20" in _flat(operator.do("gaps", "roof"))
 
 

@@ -21,12 +21,14 @@ def length_of(count: int) -> bytes:
             return bytes(out)
 
 
-def publish(topic: str, payload: bytes, packet_id: int | None, properties: bytes = b"\x00") -> bytes:
+def publish(
+    topic: str, payload: bytes, packet_id: int | None, properties: bytes = b"\x00", *, retained: bool = False
+) -> bytes:
     name = topic.encode()
     body = struct.pack(">H", len(name)) + name
     body += b"" if packet_id is None else struct.pack(">H", packet_id)
     body += properties + payload
-    return bytes([0x30 if packet_id is None else 0x32]) + length_of(len(body)) + body
+    return bytes([(0x30 if packet_id is None else 0x32) | retained]) + length_of(len(body)) + body
 
 
 publications = st.builds(
@@ -34,12 +36,13 @@ publications = st.builds(
     st.text(max_size=20).filter(lambda text: text.isprintable()),
     st.binary(max_size=300),
     st.none() | st.integers(1, 65_535),
+    st.booleans(),
 )
 
 
 @given(st.lists(publications, max_size=6), st.lists(st.integers(1, 200), max_size=12))
 def test_messages_arrive_whole_however_the_stream_is_cut(sent: list[Publication], cuts: list[int]) -> None:
-    stream = b"".join(publish(each.topic, each.payload, each.packet_id) for each in sent)
+    stream = b"".join(publish(each.topic, each.payload, each.packet_id, retained=each.retained) for each in sent)
     decoder = Decoder()
     received: list[Publication | Answer] = []
     for cut in cuts:
@@ -73,8 +76,8 @@ def test_what_the_broker_says_at_connecting_is_read() -> None:
     ("packet", "answer"),
     [
         (b"\x20\x03\x00\x87\x00", Answer(mqtt.CONNACK, 0x87, {})),
-        (b"\x90\x04\x00\x01\x00\x01", Answer(mqtt.SUBACK, 1, {})),
-        (b"\x90\x04\x00\x01\x00\x87", Answer(mqtt.SUBACK, 0x87, {})),
+        (b"\x90\x04\x00\x01\x00\x01", Answer(mqtt.SUBACK, 1, {}, packet_id=1)),
+        (b"\x90\x04\x00\x02\x00\x87", Answer(mqtt.SUBACK, 0x87, {}, packet_id=2)),
         (b"\xe0\x00", Answer(mqtt.DISCONNECT, 0, {})),
         (b"\xe0\x01\x8e", Answer(mqtt.DISCONNECT, 0x8E, {})),
     ],
@@ -116,3 +119,8 @@ def test_no_bytes_raise_anything_else(chunks: list[bytes]) -> None:
 
 def test_acknowledgements_leave_in_order_and_at_once() -> None:
     assert mqtt.puback_packets([1, 2, 65_535]) == b"\x40\x02\x00\x01\x40\x02\x00\x02\x40\x02\xff\xff"
+
+
+def test_statuses_are_asked_for_at_a_quality_that_needs_no_acknowledgement() -> None:
+    assert mqtt.subscribe_packet(2, "a/+/status", qos=0) == b"\x82\x10\x00\x02\x00\x00\x0aa/+/status\x00"
+    assert mqtt.subscribe_packet(1, "a/+/seals", qos=1)[-1] == 1
