@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from commonwatt.admin_client import AdminClient, AdminError, path_of, read_token
+from commonwatt import admin_fleet, admin_keys
+from commonwatt.admin_client import AdminError, path_of
+from commonwatt.admin_terminal import Access, open_client, show
 
 app = typer.Typer(
     help="Operate a running community.", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False
@@ -26,19 +24,8 @@ app = typer.Typer(
 MeterId = Annotated[str, typer.Argument(metavar="METER", help="Meter id.")]
 EntryId = Annotated[int, typer.Argument(metavar="ID", help="Number in the quarantine list.", min=1)]
 Note = Annotated[str, typer.Option(help="Why; goes to the audit log.")]
-PIPED_WIDTH = 1_000
-"""Columns keep their width in a file or another program."""
 
 _TWO_SEQUENCES = re.compile(r"(\d{1,16})-(\d{1,16})")
-
-
-@dataclass(frozen=True)
-class Access:
-    """Where the hub is and what opens it."""
-
-    url: str
-    token_file: Path
-    idempotency_key: str
 
 
 @app.callback()
@@ -56,25 +43,8 @@ def root(
     context.obj = Access(url, token_file, idempotency_key or str(uuid4()))
 
 
-@app.command()
-def meters(context: typer.Context) -> None:
-    """All meters: state, progress of their sealed streams, gaps."""
-    with _client(context) as hub:
-        rows = []
-        for meter in hub.each("/meters", "meters"):
-            meter_id = meter["meter_id"]
-            detail = hub.get(path_of("meters", meter_id))
-            seal = detail["latest_seal"]
-            stored, contiguous = detail["highest_sequence"], detail["contiguous_sequence"]
-            missing = 0
-            if contiguous < stored:
-                gaps = hub.each(path_of("meters", meter_id, "gaps"), "gaps")
-                missing = sum(gap["last_sequence"] - gap["first_sequence"] + 1 for gap in gaps)
-            last_reading = seal["last_reading_at"] if seal else None
-            rows.append(
-                (meter_id, meter["kind"], meter["state"], meter["key_epoch"], stored, missing or None, last_reading)
-            )
-    _show(("meter", "kind", "state", "epoch", "sequence", "missing", "last reading"), rows)
+for _command in (admin_fleet.meters, admin_fleet.status, admin_fleet.alarms, *admin_keys.COMMANDS):
+    app.command()(_command)
 
 
 @app.command()
@@ -98,7 +68,7 @@ def register(
     }
     if register_quantum_wh is not None:
         body["register_quantum_wh"] = register_quantum_wh
-    with _client(context) as hub, _new_secret_file(password_file) as file:
+    with open_client(context) as hub, _new_secret_file(password_file) as file:
         meter = hub.post("/meters", body)
         file.write(meter["broker"]["password"])
     typer.echo(f"Registered {meter['meter_id']}, key epoch {meter['key_epoch']}, {meter['state']}.")
@@ -123,7 +93,7 @@ def readings(
     """Readings or energy of a meter, as a table or as a file."""
     path = path_of("meters", meter_id, "readings")
     parameters: dict[str, str | int | None] = {"from": start, "to": end, "bucket": bucket}
-    with _client(context) as hub:
+    with open_client(context) as hub:
         for kind, file in (("csv", csv), ("parquet", parquet)):
             if file is not None:
                 length = hub.download(path, parameters | {"format": kind}, file)
@@ -132,16 +102,16 @@ def readings(
             name = "readings" if bucket == "raw" else "buckets"
             items = list(hub.each(path, name, parameters | {"format": "json"}))
             columns = list(items[0]) if items else ["from", "to", "production_wh", "consumption_wh", "surplus_wh"]
-            _show(columns, (item.values() for item in items))
+            show(columns, (item.values() for item in items))
 
 
 @app.command()
 def gaps(context: typer.Context, meter_id: MeterId) -> None:
     """Sequences that are missing below the highest stored one."""
-    with _client(context) as hub:
+    with open_client(context) as hub:
         found = list(hub.each(path_of("meters", meter_id, "gaps"), "gaps"))
     names = ("key_epoch", "first_sequence", "last_sequence", "detected_at", "asked_at")
-    _show(names, ([gap[name] for name in names] for gap in found))
+    show(names, ([gap[name] for name in names] for gap in found))
 
 
 @app.command()
@@ -153,10 +123,10 @@ def quarantine(
 ) -> None:
     """What is held, and why."""
     filters = {"state": None if state == "all" else state, "reason": reason, "meter_id": meter_id}
-    with _client(context) as hub:
+    with open_client(context) as hub:
         found = list(hub.each("/quarantine", "entries", filters))
     names = ("quarantine_id", "meter_id", "key_epoch", "sequence", "reason", "detail", "received_at", "state")
-    _show(
+    show(
         ("id", "meter", "epoch", "sequence", "reason", "detail", "received", "state"),
         ([entry[name] for name in names] for entry in found),
     )
@@ -165,7 +135,7 @@ def quarantine(
 @app.command()
 def release(context: typer.Context, quarantine_id: EntryId, note: Note) -> None:
     """Let a held seal count after all."""
-    with _client(context) as hub:
+    with open_client(context) as hub:
         hub.post(path_of("quarantine", quarantine_id, "release"), {"note": note})
     typer.echo(f"Released {quarantine_id}.")
 
@@ -173,7 +143,7 @@ def release(context: typer.Context, quarantine_id: EntryId, note: Note) -> None:
 @app.command()
 def reject(context: typer.Context, quarantine_id: EntryId, note: Note) -> None:
     """Decide that a held message never counts."""
-    with _client(context) as hub:
+    with open_client(context) as hub:
         hub.post(path_of("quarantine", quarantine_id, "reject"), {"note": note})
     typer.echo(f"Rejected {quarantine_id}.")
 
@@ -181,7 +151,7 @@ def reject(context: typer.Context, quarantine_id: EntryId, note: Note) -> None:
 @app.command()
 def release_backlog(context: typer.Context, meter_id: MeterId, note: Note) -> None:
     """Release all seals of a meter that are held only for their age, as far as their chain verifies."""
-    with _client(context) as hub:
+    with open_client(context) as hub:
         answer = hub.post(path_of("meters", meter_id, "backlog", "release"), {"note": note})
     typer.echo(f"Released {answer['released']} seals of {meter_id}.")
 
@@ -210,7 +180,7 @@ def command(
     SEAL_S 0 is live mode: each reading is sealed.
     """
     body = {**parse_order(order), "expires_in_s": expires_in_s}
-    with _client(context) as hub:
+    with open_client(context) as hub:
         answer = hub.post(path_of("meters", meter_id, "commands"), body)
     typer.echo(f"Command {answer['counter']} for {meter_id} is signed; the broker gets it as soon as it answers.")
 
@@ -222,11 +192,11 @@ def export(
     file: Annotated[Path, typer.Argument(metavar="FILE")],
     from_sequence: Annotated[int | None, typer.Option(min=1)] = None,
     to_sequence: Annotated[int | None, typer.Option(min=1)] = None,
-    key_epoch: Annotated[int | None, typer.Option(min=1, help="The current one unless given.")] = None,
+    key_epoch: Annotated[int | None, typer.Option(min=1, help="All unless given; the current one for a range.")] = None,
 ) -> None:
     """Write a meter's evidence to a file, for `commonwatt verify`."""
     parameters = {"from_sequence": from_sequence, "to_sequence": to_sequence, "key_epoch": key_epoch}
-    with _client(context) as hub:
+    with open_client(context) as hub:
         length = hub.download(path_of("meters", meter_id, "evidence"), parameters, file)
     typer.echo(f"Wrote {file}: {length} bytes. Check it, anywhere: commonwatt verify {file}")
 
@@ -243,20 +213,8 @@ def parse_order(words: list[str]) -> dict[str, str | int]:
     raise typer.BadParameter("restart, resend A-B or interval S SEAL_S is expected")
 
 
-@contextmanager
-def _client(context: typer.Context) -> Iterator[AdminClient]:
-    """A client of the hub; an error ends the program with one clear line and status 1."""
-    access: Access = context.obj
-    try:
-        with AdminClient(access.url, read_token(access.token_file), access.idempotency_key) as client:
-            yield client
-    except AdminError as fault:
-        typer.echo(f"commonwatt admin: {_clean(str(fault))}", err=True)
-        raise typer.Exit(1) from fault
-
-
 def _change_state(context: typer.Context, meter_id: str, action: str, reason: str) -> None:
-    with _client(context) as hub:
+    with open_client(context) as hub:
         answer = hub.post(path_of("meters", meter_id, action), {"reason": reason})
     typer.echo(f"{meter_id} is {answer['state']}.")
 
@@ -284,17 +242,3 @@ def _new_secret_file(path: Path) -> Iterator[Any]:
     except BaseException:
         path.unlink()
         raise
-
-
-def _show(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table. What came from outside is shown as text, never as markup or terminal control."""
-    table = Table()
-    for column in columns:
-        table.add_column(column, justify="right" if column.endswith(("_wh", "_w", "sequence")) else "left")
-    for row in rows:
-        table.add_row(*(Text("" if value is None else _clean(str(value))) for value in row))
-    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
-
-
-def _clean(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -30,7 +30,7 @@ ROOMS = {
     "verify": Room("commonwatt.verify", "", "Check evidence offline."),
     "simulate": Room("simulators.cli", "local", "The outside world over its real protocols."),
     "bench": Room("infra.cli", "local", "Measure throughput on this machine.", ("bench",)),
-    "broker": Room("infra.cli", "local", "Write the configuration of a real broker.", ("broker",)),
+    "broker": Room("infra.broker_cli", "local", "A real broker: its configuration, and certificates for meters."),
 }
 
 HOUSE = ("protocol", "edge", "hub", "simulators", "infra", "commonwatt")

@@ -2,7 +2,8 @@
 
 Needs the export, the public format (`protocol/`) and PyNaCl; of the hub neither code nor database nor word. What it
 proves is that the holder of one key signed this energy, seal after seal, with nothing left out or changed. Whose key
-that is the enrolment says of itself: compare it with what you know (`--key`).
+that is the enrolment says of itself: compare it with what you know (`--key`). Where another key took over, the file
+carries the rotation, and the energy goes on from the seal that the rotation names.
 
 Exit status: 0 everything verifies and nothing is missing, 1 something is false or missing, 2 the file is not readable.
 """
@@ -14,23 +15,35 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
-from nacl.exceptions import BadSignatureError
-
+from commonwatt.verify_keys import (
+    BY_ITSELF,
+    KEY_LINE,
+    FaultError,
+    Handover,
+    KnownKey,
+    check_key,
+    check_signature,
+    exchange_json,
+    read_handover,
+    unhex,
+)
 from protocol.enrolment import KIND_NAMES, MEASUREMENT_NAMES, Enrolment, split_enrolment
 from protocol.errors import ProtocolError
 from protocol.limits import MESSAGE_BYTES_MAX, SEQUENCE_MAX
 from protocol.readings import Reading, decode_readings
+from protocol.replacement import Replacement
 from protocol.seal import NO_PREDECESSOR, Message, Seal, seal_hash, split_message
 from protocol.settlement import Netting, first_closed_until, time_floor
 from protocol.topics import check_meter_id, domain_of
 
 FORMAT = "commonwatt-evidence/1"
+FORMAT_OF_SEVERAL_KEYS = "commonwatt-evidence/2"
+"""The same, with a key line before the seals of each further key epoch."""
 VERIFICATION_FORMAT = "commonwatt-verification/1"
 LINE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX + 1_024
 FINDINGS_KEPT_MAX = 10_000
@@ -58,15 +71,6 @@ class UnreadableError(Exception):
     """The file is not an export of evidence."""
 
 
-class FaultError(Exception):
-    """Something that the file states is not true. `reason` is stable, `detail` for people."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
-
-
 @dataclass(frozen=True)
 class Energy:
     """The three counters of a seal, or a difference of them."""
@@ -88,7 +92,10 @@ class Energy:
 
 @dataclass(frozen=True)
 class Link:
-    """What the next seal is held against. The enrolment statement is the link with sequence 0."""
+    """What the next seal is held against. The base of a key epoch is the link with sequence 0.
+
+    `exact`: its last reading is known, so that the next seal's energy can be worked out again.
+    """
 
     sequence: int
     seal_hash: bytes
@@ -96,13 +103,15 @@ class Link:
     closed_until_unix_s: int
     counters: Energy
     last_reading: Reading
+    exact: bool = True
 
 
 @dataclass(frozen=True)
 class Finding:
-    """FALSE, MISSING or HELD sequences, inclusive; sequence 0 is the enrolment."""
+    """FALSE, MISSING or HELD sequences of a key epoch, inclusive; sequence 0 is the key's own statement."""
 
     kind: str
+    key_epoch: int
     first_sequence: int
     last_sequence: int
     reason: str
@@ -111,7 +120,10 @@ class Finding:
 
 @dataclass
 class Report:
-    """What the file proves. `unproved` is the part of `end` − `start` that false or missing seals leave open."""
+    """What the file proves. `unproved` is the part of `end` − `start` that false or missing seals leave open.
+
+    `key_epoch` and `statement` are of the last key that is reached.
+    """
 
     community_id: str
     meter_id: str
@@ -126,6 +138,8 @@ class Report:
     end: Energy = Energy()
     unproved: Energy = Energy()
     last_reading: Reading | None = None
+    keys: list[KnownKey] = field(default_factory=list)
+    exchanges: list[Replacement] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -138,53 +152,75 @@ class Report:
         """Keep a finding, or only count it when there are too many."""
         self.counts[kind] += last - first + 1
         if len(self.findings) < FINDINGS_KEPT_MAX:
-            self.findings.append(Finding(kind, first, last, reason, detail))
+            self.findings.append(Finding(kind, self.key_epoch, first, last, reason, detail))
 
 
 def verify(file: BinaryIO, expected_key: bytes | None = None) -> Report:
     """Read an export to its end and say what holds. Raises UnreadableError if it is no export at all."""
     lines = _lines(file)
     header = _fields(next(lines, None), _HEADER)
-    if header is None or header["format"] != FORMAT:
+    if header is None or header["format"] not in (FORMAT, FORMAT_OF_SEVERAL_KEYS):
         raise UnreadableError(f"its first line is not the header of {FORMAT}")
     try:
         meter_id = check_meter_id(header["meter_id"])
     except ProtocolError as fault:
         raise UnreadableError(f"its header names no meter: {fault}") from fault
     report = Report(header["community_id"], meter_id, header["key_epoch"])
+    several_keys = header["format"] == FORMAT_OF_SEVERAL_KEYS
     try:
-        report.statement = _check_enrolment(header, expected_key)
+        report.statement = _check_enrolment(header, None if several_keys else expected_key)
     except FaultError as fault:
         report.note(FALSE, 0, 0, fault.reason, fault.detail)
         return report  # without the key there is nothing to hold the seals against
-    chain = _Chain(report, report.statement, header["from_sequence"], header["to_sequence"])
+    report.keys.append(KnownKey(report.key_epoch, report.statement.public_key, BY_ITSELF))
+    base = _statement_link(report.statement)
+    chain = _Chain(report, report.statement, header["from_sequence"], header["to_sequence"], base)
     for line in lines:
-        chain.take(line)
+        stated = _fields(line, KEY_LINE) if several_keys else None
+        if stated is None:
+            chain.take(line)
+            continue
+        chain.end()
+        try:
+            handover = read_handover(stated, report.statement)
+        except FaultError as fault:
+            report.key_epoch += 1
+            report.note(FALSE, 0, 0, fault.reason, fault.detail)
+            return report
+        chain = chain.hand_over(handover)
     chain.end()
+    if expected_key is not None and all(expected_key != key.public_key for key in report.keys):
+        report.note(FALSE, 0, 0, "enrolment_key", "none of the meter's keys here is the expected one")
     return report
+
+
+_Passed = dict[bytes, tuple[int, Link, Energy]]
 
 
 class _Chain:
     """Takes the seals in the order of the file and holds each against the one before."""
 
-    def __init__(self, report: Report, statement: Enrolment, from_sequence: int, to_sequence: int) -> None:
+    def __init__(
+        self,
+        report: Report,
+        statement: Enrolment,
+        from_sequence: int,
+        to_sequence: int,
+        base: Link,
+        passed: _Passed | None = None,
+    ) -> None:
         self._report = report
         self._statement = statement
         self._from, self._to = from_sequence, to_sequence
         self._next = from_sequence
-        counters = Energy(statement.production_wh, statement.consumption_wh, statement.surplus_wh)
-        before_unix_s = statement.valid_from_unix_s - 1  # a reading at that very instant is allowed
-        self._link = Link(
-            0,
-            NO_PREDECESSOR,
-            before_unix_s,
-            first_closed_until(statement.valid_from_unix_s),
-            counters,
-            Reading(before_unix_s, statement.production_wh, statement.consumption_wh),
-        )
-        if from_sequence == 1:
+        self._link = base
+        self._counted = 0
+        self._passed = {} if passed is None else passed
+        """By hash: the links so far, of which key epoch, and what was unproved there. The next key's base is one."""
+        self._pass()
+        if from_sequence == 1 and report.start_unix_s is None:
             report.start_unix_s = report.end_unix_s = statement.valid_from_unix_s
-            report.start = report.end = counters
+            report.start = report.end = base.counters
 
     def take(self, line: bytes | None) -> None:
         """Check one line; what is false is noted under its sequence, or under the one that should be here."""
@@ -193,7 +229,7 @@ class _Chain:
         try:
             stated = _read_seal_line(line)
             named = stated["sequence"]
-            message, readings = self._open(_unhex(stated["message"]))
+            message, readings = self._open(unhex(stated["message"]))
         except FaultError as fault:
             if named == self._next:
                 self._next += 1  # false, but not missing
@@ -202,6 +238,8 @@ class _Chain:
         sequence = message.seal.sequence
         if stated["state"] in UNCOUNTED_STATES:
             report.note(HELD, sequence, sequence, stated["state"])
+        else:
+            self._counted = max(self._counted, sequence)
         try:
             self._place(message, named)
             self._follow(message, readings)
@@ -218,11 +256,36 @@ class _Chain:
         if self._next <= self._to:
             self._report.note(MISSING, self._next, self._to, "not_in_the_file")
 
+    def hand_over(self, handover: Handover) -> _Chain:
+        """Go on under the next key from the seal that its statement names, and note it if that is not what it says."""
+        report, statement = self._report, handover.statement
+        report.key_epoch, report.statement = statement.key_epoch, statement
+        report.keys.append(handover.key)
+        report.exchanges += handover.exchanges
+        counters = Energy(statement.production_wh, statement.consumption_wh, statement.surplus_wh)
+        valid_from_unix_s = statement.valid_from_unix_s
+        found = self._passed.get(statement.last_seal_hash)
+        if found is None:
+            report.note(MISSING, 0, 0, "base_not_in_the_file", f"names seal {statement.last_seal_hash.hex()}")
+            report.unproved += counters - report.end
+            base = _statement_link(statement)
+        else:
+            key_epoch, named, report.unproved = found
+            if named.sequence == 0:
+                valid_from_unix_s = first_closed_until(valid_from_unix_s)
+            if (named.counters, named.closed_until_unix_s) != (counters, valid_from_unix_s):
+                report.note(FALSE, 0, 0, "rotation_base", f"does not begin where sequence {named.sequence} ended")
+            if self._counted > (named.sequence if key_epoch == self._statement.key_epoch else 0):
+                report.note(HELD, 0, 0, "beyond_the_handover", f"sequences up to {self._counted} of the key before")
+            base = replace(named, sequence=0, seal_hash=NO_PREDECESSOR, counters=counters)
+        report.end, report.end_unix_s = counters, statement.valid_from_unix_s
+        return _Chain(report, statement, 1, handover.to_sequence, base, self._passed)
+
     def _open(self, data: bytes) -> tuple[Message, list[Reading]]:
         """What can be checked of a seal alone: form, signature, domain, and that it binds these readings."""
         try:
             message = split_message(data)
-            _check_signature(self._statement.public_key, message.seal_bytes, message.signature)
+            check_signature(self._statement.public_key, message.seal_bytes, message.signature)
             if message.seal.domain != self._statement.domain:
                 raise FaultError("domain", f"sealed for {message.seal.domain.hex()}")
             return message, decode_readings(message.section)
@@ -264,7 +327,7 @@ class _Chain:
         gained = counters - report.end
         report.end_unix_s = max(report.start_unix_s, seal.closed_until_unix_s)
         report.end, report.last_reading = counters, readings[-1]
-        direct = seal.sequence == before.sequence + 1
+        direct = seal.sequence == before.sequence + 1 and before.exact
         try:
             _check_order(seal, readings, before)
             if direct:
@@ -274,23 +337,41 @@ class _Chain:
         except FaultError:
             report.unproved += gained
             raise
-        if not direct:
-            report.unproved += gained
+        else:
+            report.unproved += Energy() if direct else gained
+        finally:
+            self._pass()
+
+    def _pass(self) -> None:
+        self._passed[self._link.seal_hash] = (self._statement.key_epoch, self._link, self._report.unproved)
+
+
+def _statement_link(statement: Enrolment) -> Link:
+    """Where a key epoch begins by its own statement. That of a later key does not tell the last reading before it."""
+    before_unix_s = statement.valid_from_unix_s - 1  # a reading at that very instant is allowed
+    return Link(
+        0,
+        NO_PREDECESSOR,
+        before_unix_s,
+        first_closed_until(statement.valid_from_unix_s),
+        Energy(statement.production_wh, statement.consumption_wh, statement.surplus_wh),
+        Reading(before_unix_s, statement.production_wh, statement.consumption_wh),
+        exact=statement.key_epoch == 1,
+    )
 
 
 def _check_enrolment(header: dict[str, Any], expected_key: bytes | None) -> Enrolment:
     """The statement, if the key that it names signed it and the header says the same."""
     try:
-        statement, signed, signature = split_enrolment(_unhex(header["enrolment"]))
-        domain = domain_of(header["community_id"], _unhex(header["genesis_hash"]), _unhex(header["program_id"]))
+        statement, signed, signature = split_enrolment(unhex(header["enrolment"]))
+        domain = domain_of(header["community_id"], unhex(header["genesis_hash"]), unhex(header["program_id"]))
     except ProtocolError as fault:
         raise FaultError(fault.code, fault.detail) from fault
-    if not crypto_core_ed25519_is_valid_point(statement.public_key):
-        raise FaultError("enrolment_key", "not a canonical Ed25519 key of prime order")
-    _check_signature(statement.public_key, signed, signature)
+    check_key(statement.public_key)
+    check_signature(statement.public_key, signed, signature)
     if expected_key not in (None, statement.public_key):
         raise FaultError("enrolment_key", f"the meter's key here is {statement.public_key.hex()}")
-    if not statement.domain == domain == _unhex(header["domain"]):
+    if not statement.domain == domain == unhex(header["domain"]):
         raise FaultError("domain", "the statement is for another community, chain or program")
     if (statement.meter_id, statement.key_epoch) != (header["meter_id"], header["key_epoch"]):
         raise FaultError("header_mismatch", f"the statement is of {statement.meter_id}, epoch {statement.key_epoch}")
@@ -299,14 +380,6 @@ def _check_enrolment(header: dict[str, Any], expected_key: bytes | None) -> Enro
     if not 1 <= header["from_sequence"] <= SEQUENCE_MAX or not 0 <= header["to_sequence"] <= SEQUENCE_MAX:
         raise FaultError("header_mismatch", "there are no such sequences")
     return statement
-
-
-def _check_signature(public_key: bytes, signed: bytes, signature: bytes) -> None:
-    """RFC 8032 as libsodium holds it: canonical S, no small-order key or R."""
-    try:
-        crypto_sign_open(signature + signed, public_key)
-    except BadSignatureError as fault:
-        raise FaultError("signature", "the meter's key did not sign these bytes") from fault
 
 
 def _check_order(seal: Seal, readings: list[Reading], before: Link) -> None:
@@ -399,16 +472,6 @@ def _read_seal_line(line: bytes | None) -> dict[str, Any]:
     return stated
 
 
-def _unhex(text: str) -> bytes:
-    try:
-        data = bytes.fromhex(text)
-    except ValueError:
-        data = b""
-    if data.hex() != text:
-        raise FaultError("not_hexadecimal", "lower case hexadecimal digits are expected")
-    return data
-
-
 def _is_instant(text: str) -> bool:
     try:
         return datetime.fromisoformat(text).tzinfo is not None
@@ -438,6 +501,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "owner": statement.owner.hex() if statement else None,
         "public_key": statement.public_key.hex() if statement else None,
         "key_epoch": report.key_epoch,
+        "keys": [{**asdict(key), "public_key": key.public_key.hex()} for key in report.keys],
+        "replacements": [exchange_json(record) for record in report.exchanges],
         "seals": report.seals,
         "verified_seals": report.verified_seals,
         "readings": report.readings,
@@ -467,6 +532,12 @@ def as_text(report: Report) -> Iterator[str]:
         yield f"meter        {report.meter_id} of {report.community_id} ({kind}, {measurement})"
         yield f"owner        {statement.owner.hex()}"
         yield f"key          {statement.public_key.hex()}, epoch {report.key_epoch}"
+        for key in report.keys[:-1]:
+            yield f"before that  {key.public_key.hex()}, epoch {key.key_epoch}"
+        for record in report.exchanges:
+            shown = exchange_json(record)
+            old, new = f"{record.old_serial} at {record.final_wh} Wh", f"{record.new_serial} at {record.initial_wh} Wh"
+            yield f"exchanged    {shown['register']}: {old} for {new}, {_iso(record.at_unix_s)}"
         yield f"verified     {report.verified_seals} of {report.seals} seals, {report.readings} readings"
         if report.start_unix_s is not None:
             yield f"period       {_iso(report.start_unix_s)} to {_iso(report.end_unix_s)}"
@@ -480,6 +551,7 @@ def as_text(report: Report) -> Iterator[str]:
         first, last = finding.first_sequence, finding.last_sequence
         where = "enrolment" if last == 0 else f"sequence {first}" if first == last else f"sequences {first} to {last}"
         detail = f": {finding.detail}" if finding.detail else ""
+        where = where if len(report.keys) < 2 else f"key epoch {finding.key_epoch}, {where}"
         yield f"{finding.kind:<12} {report.meter_id}, {where}: {finding.reason}{detail}"
     if len(report.findings) == FINDINGS_KEPT_MAX:
         yield f"             only the first {FINDINGS_KEPT_MAX} findings are shown"

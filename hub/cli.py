@@ -15,6 +15,7 @@ from prometheus_client import start_http_server
 from hub import db, logs, metrics
 from hub.chores import Chore, forget_ended_jobs_once, forget_old_keys_once, make_partitions_once, run_chores
 from hub.errors import HubError
+from hub.fleet.jobs import measure_fleet_once
 from hub.integrations.broker_control import BrokerControl
 from hub.outbox.jobs import run_jobs, utc_now
 from hub.readings.jobs import ask_for_gaps_once
@@ -39,7 +40,7 @@ def api() -> None:
 @app.command()
 def ingest() -> None:
     """Take in what meters publish until SIGTERM. Start as many as you like: they share the shards."""
-    from hub.readings.consumer import run  # noqa: PLC0415 - likewise numpy
+    from hub.fleet.consumer import run  # noqa: PLC0415 - likewise numpy
 
     with _process() as settings:
         run(settings)
@@ -64,6 +65,7 @@ def jobs() -> None:
         chores = [
             Chore("ask_for_gaps", 10, lambda now: ask_for_gaps_once(engine, settings.domain, command_key, now)),
             Chore("make_partitions", 3_600, lambda now: make_partitions_once(engine, now)),
+            Chore("measure_fleet", 30, lambda now: measure_fleet_once(engine, now)),
             Chore("forget_ended_jobs", 3_600, lambda now: forget_ended_jobs_once(engine, now)),
             Chore("forget_idempotency_keys", 3_600, lambda now: forget_old_keys_once(engine, now)),
         ]

@@ -73,6 +73,48 @@ class MeterKeyNotFound(HubError):
     code, status, title = "meter_key_not_found", 404, "The meter has no such key"
 
 
+class RotationInvalid(HubError):
+    """The rotation is not one, is not signed or endorsed by those who may, or contradicts what is registered."""
+
+    code, status, title = "rotation_invalid", 422, "The rotation is invalid"
+
+
+class RotationBaseDiffers(HubError):
+    """The new key does not begin at the last seal of the old one that counts."""
+
+    code, status, title = "rotation_base_differs", 409, "The rotation begins at another seal"
+
+
+class KeyEpochDiffers(HubError):
+    """Another key has this epoch, or an epoch before it is not there."""
+
+    code, status, title = "key_epoch_differs", 409, "This is not the meter's next key epoch"
+
+
+class KeyAlreadyRevoked(HubError):
+    """The key is revoked, from that time or an earlier one."""
+
+    code, status, title = "key_already_revoked", 409, "This key is already revoked"
+
+
+class CredentialRequestInvalid(HubError):
+    """The request is not one, not fresh, or not by the meter's current key; which of these is told to nobody."""
+
+    code, status, title = "credential_request_invalid", 401, "The request for credentials is not accepted"
+
+
+class MintingUnchanged(HubError):
+    """Whether the meter may mint is already as asked."""
+
+    code, status, title = "minting_unchanged", 409, "Minting is already so"
+
+
+class MeterRetired(HubError):
+    """The meter is retired: that is final."""
+
+    code, status, title = "meter_retired", 409, "The meter is retired"
+
+
 class MeterNotActive(HubError):
     """The meter is suspended or retired."""
 

@@ -27,9 +27,10 @@ from hub import logs, metrics
 from hub.db import create_database_engine, is_database_away
 from hub.dependencies import API_CONNECTIONS, Hub, TheHub, authenticate
 from hub.errors import BodyTooLarge, HubError
+from hub.fleet import api as fleet_api
 from hub.problems import problem_of
+from hub.readings import agent_api, decisions_api, evidence_api, keys_api, posted_api
 from hub.readings import api as readings_api
-from hub.readings import decisions_api, evidence_api, posted_api
 from hub.registry import api as registry_api
 from hub.registry.service import BROKER_SECRET_BYTES
 from hub.settings import Settings, read_secret, read_secret_bytes
@@ -68,6 +69,9 @@ def create_app(hub: Hub) -> FastAPI:
     app.include_router(evidence_api.router)
     app.include_router(decisions_api.router)
     app.include_router(posted_api.router)
+    app.include_router(keys_api.router)
+    app.include_router(agent_api.router)
+    app.include_router(fleet_api.router)
     app.add_api_route("/health", get_health)
     app.add_api_route("/ready", get_ready)
     app.add_api_route("/metrics", get_metrics)

@@ -1,4 +1,4 @@
-"""The hub's own voice on the broker: creates accounts of meters, and publishes commands to them.
+"""The hub's own voice on the broker: creates and deletes accounts of meters, and publishes commands to them.
 
 One MQTT 5 connection as `hub-control` (paho's network thread; callers block), under a client id of its own, so that
 several processes may have one. What was not acknowledged in time
@@ -29,6 +29,7 @@ from hub.integrations.broker_accounts import (
     BrokerAnswerError,
     account_errors,
     create_meter_account_commands,
+    delete_meter_account_commands,
 )
 
 USER = "hub-control"
@@ -84,11 +85,17 @@ class BrokerControl:
 
     def create_account(self, meter_id: str, password: str) -> None:
         """Give a meter its account, or put an existing one right. Raises BrokerAway."""
+        self._command(meter_id, create_meter_account_commands(meter_id, password))
+
+    def delete_account(self, meter_id: str) -> None:
+        """Take a meter's account away and drop its connection. Raises BrokerAway."""
+        self._command(meter_id, delete_meter_account_commands(meter_id))
+
+    def _command(self, meter_id: str, command: bytes) -> None:
         deadline_s = time.monotonic() + self._answer_timeout_s
         self._await_connection(deadline_s)
         while not self._answers.empty():
             self._answers.get_nowait()  # late answers to earlier, abandoned questions
-        command = create_meter_account_commands(meter_id, password)
         self._publish(CONTROL_TOPIC, command, None, deadline_s)
         while True:
             errors = self._next_answer(deadline_s).get(meter_id)

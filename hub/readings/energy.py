@@ -4,6 +4,9 @@ Pure, and integers only. An interval's energy is its closing counters minus thos
 without a reading fall into the next interval that has one, a late reading splits them exactly, and the sums telescope,
 so that nothing is counted twice or lost whatever the order of arrival.
 
+A new key goes on from the last reading of the one before, so the counters of a meter are one rising line whatever its
+key; the closing of an interval in which the key changed is that of the later reading.
+
 A seal that is held or was rejected does not count, but the counters of its successor contain its energy. Its `Jump`
 is therefore taken out of the first interval that ends with a later reading. A jump can only take away: no counter's
 energy falls below zero, and the surplus never exceeds what it would be with the seal in it.
@@ -27,7 +30,7 @@ DAY_S = 86_400
 class Closing:
     """The cumulative counters of the last reading in the interval (end − 900 s, end]; Wh and unix seconds.
 
-    The base before the first one is a Closing too: the epoch's starting counters.
+    The base before the first one is a Closing too: the starting counters of the meter's first key.
     """
 
     interval_end_unix_s: int
@@ -56,7 +59,7 @@ class Energy:
 
 
 def interval_energies(base: Closing, closings: Sequence[Closing], jumps: Iterable[Jump]) -> list[Energy]:
-    """Energy of each interval that has a closing; `closings` ascend and follow `base`, all of one key epoch."""
+    """Energy of each interval that has a closing; `closings` ascend, one an interval, and follow `base`."""
     ends = [closing.last_reading_unix_s for closing in closings]
     taken_production_wh = [0] * len(closings)
     taken_consumption_wh = [0] * len(closings)
@@ -78,7 +81,7 @@ def interval_energies(base: Closing, closings: Sequence[Closing], jumps: Iterabl
 
 
 def sum_by_bucket(energies: Iterable[Energy], bucket_s: int) -> list[Energy]:
-    """Add up intervals, also of several key epochs, into buckets aligned in UTC; empty buckets are absent."""
+    """Add up intervals into buckets aligned in UTC; empty buckets are absent."""
     ordered = sorted(energies, key=attrgetter("start_unix_s"))
     return [
         Energy(

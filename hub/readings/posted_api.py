@@ -1,4 +1,7 @@
-"""`POST /readings/seals`: the same bytes that a meter publishes, over HTTP. No token: the signature speaks."""
+"""`POST /readings/seals`: the same bytes that a meter publishes, over HTTP. No token: the signature speaks.
+
+The answer brings the same receipt that a meter hears from the broker.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from hub.api_types import MeterName, Parameters
 from hub.dependencies import Now, TheHub
 from hub.readings import service
 from hub.readings.rules import Policy
+from protocol.committed import encode_committed
 
 PATH = "/readings/seals"
 
@@ -44,5 +48,6 @@ def post_seal(
         "reason": posted.reason or None,
         "key_epoch": posted.key_epoch,
         "sequence": posted.sequence,
-        "contiguous_sequence": posted.contiguous_sequence,
+        "contiguous_sequence": posted.receipt.contiguous_sequence,
+        "receipt": encode_committed(posted.receipt).hex(),
     }

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, text
 
-from hub.errors import MeterKeyNotFound, SealNotFound
+from hub.errors import SealNotFound
 from hub.readings.energy import Closing, Energy, Jump, interval_energies, sum_by_bucket
-from protocol.settlement import first_closed_until
 
 
 @dataclass(frozen=True)
@@ -138,101 +137,92 @@ def list_energies(
     connection: Connection, meter_no: int, start_unix_s: int, end_unix_s: int, bucket_s: int
 ) -> list[Energy]:
     """Energy per bucket in [start, end), both aligned to the bucket; buckets without a reading are absent."""
-    energies: list[Energy] = []
-    for base, closings, jumps in _counters(connection, meter_no, start_unix_s, end_unix_s):
-        energies += interval_energies(base, closings, jumps)
-    return sum_by_bucket(energies, bucket_s)
-
-
-def _counters(
-    connection: Connection, meter_no: int, start_unix_s: int, end_unix_s: int
-) -> list[tuple[Closing, list[Closing], list[Jump]]]:
-    """Per key epoch: the closing before the range, the closings in it, and the uncounted seals since that base."""
     times = {"meter_no": meter_no, "start": _utc(start_unix_s), "end": _utc(end_unix_s)}
-    bases = connection.execute(_BASES, times).all()
-    closings: dict[int, list[Closing]] = {}
-    for key_epoch, *closing in connection.execute(_CLOSINGS, times):
-        closings.setdefault(key_epoch, []).append(Closing(*closing))
-    jumps: dict[int, list[Jump]] = {}
-    for key_epoch, *jump in connection.execute(_JUMPS, times):
-        jumps.setdefault(key_epoch, []).append(Jump(*jump))
-    found = []
-    for base in bases:
-        if base.key_epoch not in closings:
-            continue
-        valid_from_unix_s = int(base.valid_from.timestamp())
-        if base.last_reading_unix_s is None:
-            before = Closing(
-                first_closed_until(valid_from_unix_s),
-                valid_from_unix_s - 1,
-                base.starting_production_wh,
-                base.starting_consumption_wh,
-            )
-        else:
-            before = Closing(
-                base.interval_end_unix_s, base.last_reading_unix_s, base.production_wh, base.consumption_wh
-            )
-        found.append((before, closings[base.key_epoch], jumps.get(base.key_epoch, [])))
-    return found
+    closings = [Closing(*row) for row in connection.execute(_CLOSINGS, times)]
+    if not closings:
+        return []
+    base = Closing(*connection.execute(_BASE, times).one())
+    jumps = [Jump(*row) for row in connection.execute(_JUMPS, times)]
+    return sum_by_bucket(interval_energies(base, closings, jumps), bucket_s)
 
 
-_BASES = text(
+_BASE = text(
     """
-    SELECT k.key_epoch, k.valid_from,
-           k.production_wh AS starting_production_wh, k.consumption_wh AS starting_consumption_wh,
-           extract(epoch FROM c.interval_end)::bigint AS interval_end_unix_s,
-           extract(epoch FROM c.last_reading_at)::bigint AS last_reading_unix_s,
-           c.production_wh, c.consumption_wh
+    SELECT coalesce(extract(epoch FROM c.interval_end), k.base_reading_unix_s / 900 * 900)::bigint,
+           coalesce(extract(epoch FROM c.last_reading_at), k.base_reading_unix_s)::bigint,
+           coalesce(c.production_wh, k.base_production_wh), coalesce(c.consumption_wh, k.base_consumption_wh)
     FROM meter_keys AS k
     LEFT JOIN LATERAL (
         SELECT interval_end, last_reading_at, production_wh, consumption_wh FROM interval_closings
         WHERE meter_no = k.meter_no AND key_epoch = k.key_epoch AND interval_end <= :start
         ORDER BY interval_end DESC LIMIT 1) AS c ON true
     WHERE k.meter_no = :meter_no
-    ORDER BY k.key_epoch
+    ORDER BY c.last_reading_at DESC NULLS LAST, k.key_epoch LIMIT 1
     """
 )
+"""The last closing up to the range, of whichever key; before any, where the first key began."""
 
 _CLOSINGS = text(
     """
-    SELECT key_epoch, extract(epoch FROM interval_end)::bigint, extract(epoch FROM last_reading_at)::bigint,
+    SELECT DISTINCT ON (interval_end)
+           extract(epoch FROM interval_end)::bigint, extract(epoch FROM last_reading_at)::bigint,
            production_wh, consumption_wh
     FROM interval_closings
     WHERE meter_no = :meter_no AND interval_end > :start AND interval_end <= :end
-    ORDER BY key_epoch, interval_end
+    ORDER BY interval_end, last_reading_at DESC
     """
 )
+"""Where the key changed within an interval, the closing of the later one: its counters go on from the earlier's."""
 
 _JUMPS = text(
     """
     WITH uncounted AS (
-        SELECT key_epoch, sequence,
-               sequence - row_number() OVER (PARTITION BY key_epoch ORDER BY sequence) AS island
-        FROM seals WHERE meter_no = :meter_no AND state IN ('quarantined', 'rejected')),
+        SELECT s.key_epoch, s.sequence, s.last_production_wh, s.last_consumption_wh,
+               s.sequence - row_number() OVER (PARTITION BY s.key_epoch ORDER BY s.sequence) AS island
+        FROM seals AS s JOIN meter_keys AS k USING (meter_no, key_epoch)
+        WHERE s.meter_no = :meter_no AND s.state IN ('quarantined', 'rejected')
+          AND (k.superseded_after_sequence IS NULL OR s.sequence <= k.superseded_after_sequence
+               OR NOT EXISTS (
+                   SELECT FROM quarantine AS q
+                   WHERE (q.meter_no, q.key_epoch, q.sequence) = (s.meter_no, s.key_epoch, s.sequence)
+                     AND q.reason = 'key_superseded'))),
     islands AS (
-        SELECT key_epoch, min(sequence) AS first, max(sequence) AS last FROM uncounted GROUP BY key_epoch, island)
-    SELECT i.key_epoch, after.first_reading_unix_s - 1,
-           held.last_production_wh - coalesce(before.last_production_wh, k.production_wh),
-           held.last_consumption_wh - coalesce(before.last_consumption_wh, k.consumption_wh)
-    FROM islands AS i
-    JOIN meter_keys AS k ON k.meter_no = :meter_no AND k.key_epoch = i.key_epoch
-    JOIN seals AS held ON held.meter_no = :meter_no AND held.key_epoch = i.key_epoch AND held.sequence = i.last
+        SELECT key_epoch, min(sequence) AS first, max(sequence) AS last,
+               max(last_production_wh) AS production_wh, max(last_consumption_wh) AS consumption_wh
+        FROM uncounted GROUP BY key_epoch, island),
+    start AS (
+        SELECT base_production_wh, base_consumption_wh FROM meter_keys
+        WHERE meter_no = :meter_no ORDER BY key_epoch LIMIT 1)
+    SELECT after.first_reading_unix_s - 1,
+           greatest(0, least(max(i.production_wh), after.first_production_wh)
+               - coalesce(before.last_production_wh, start.base_production_wh)),
+           greatest(0, least(max(i.consumption_wh), after.first_consumption_wh)
+               - coalesce(before.last_consumption_wh, start.base_consumption_wh))
+    FROM start CROSS JOIN islands AS i
     JOIN LATERAL (
-        SELECT first_reading_unix_s FROM seals
-        WHERE meter_no = :meter_no AND key_epoch = i.key_epoch AND sequence > i.last
+        SELECT key_epoch, sequence, first_reading_unix_s, first_production_wh, first_consumption_wh FROM seals
+        WHERE meter_no = :meter_no AND (key_epoch, sequence) > (i.key_epoch, i.last)
           AND state IN ('accepted', 'released')
-        ORDER BY sequence LIMIT 1) AS after ON true
+        ORDER BY key_epoch, sequence LIMIT 1) AS after ON true
     LEFT JOIN LATERAL (
         SELECT last_production_wh, last_consumption_wh FROM seals
-        WHERE meter_no = :meter_no AND key_epoch = i.key_epoch AND sequence < i.first
-        ORDER BY sequence DESC LIMIT 1) AS before ON true
+        WHERE meter_no = :meter_no AND (key_epoch, sequence) < (i.key_epoch, i.first)
+          AND state IN ('accepted', 'released')
+        ORDER BY key_epoch DESC, sequence DESC LIMIT 1) AS before ON true
     WHERE after.first_reading_unix_s <= extract(epoch FROM CAST(:end AS timestamptz))
+    GROUP BY after.key_epoch, after.sequence, after.first_reading_unix_s, after.first_production_wh,
+             after.first_consumption_wh, before.last_production_wh, before.last_consumption_wh,
+             start.base_production_wh, start.base_consumption_wh
     """
 )
-"""What a run of uncounted seals added to the counters, and the moment before the first counted reading that follows it
-in sequence: when those seals themselves claim to be from is not believed. The nearest earlier seal stands in for a
-missing one, so that energy vouched for by an uncounted seal alone does not count either; it does as soon as the missing
-one arrives."""
+"""What the uncounted seals between two counted ones added to the counters, and the moment before the first reading of
+the later one, be it of this key or of the next: when the uncounted themselves claim to be from is not believed. The
+highest of them says how much, whatever others say beside it, but no more than the later one's first reading has. Energy
+that only an uncounted seal vouches for, because the one before it is missing, does not count either; it does as soon as
+that one arrives.
+
+What an old key seals beyond the handover once another has taken over is in no counter of the new one, so it is no jump
+either: otherwise whoever kept the old key could take energy away from the new."""
 
 
 def get_progress(connection: Connection, meter_no: int, key_epoch: int) -> Progress:
@@ -290,17 +280,6 @@ def get_evidence(connection: Connection, meter_no: int, key_epoch: int, sequence
     if row is None:
         raise SealNotFound(f"key epoch {key_epoch}, sequence {sequence}")
     return Evidence(*row)
-
-
-def get_enrolment(connection: Connection, meter_no: int, key_epoch: int) -> bytes:
-    """Statement ‖ signature of a key epoch, as the meter made them. Raises MeterKeyNotFound."""
-    row = connection.execute(
-        text("SELECT statement, signature FROM meter_keys WHERE meter_no = :meter_no AND key_epoch = :key_epoch"),
-        {"meter_no": meter_no, "key_epoch": key_epoch},
-    ).one_or_none()
-    if row is None:
-        raise MeterKeyNotFound(f"key epoch {key_epoch}")
-    return bytes(row.statement + row.signature)
 
 
 def list_evidence(

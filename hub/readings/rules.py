@@ -21,6 +21,7 @@ import msgspec
 
 from hub.readings.envelope import Readings, VerifiedSeal
 from protocol.limits import FUTURE_MAX_S
+from protocol.seal import NO_PREDECESSOR
 from protocol.settlement import Netting
 
 GAPS_PER_STREAM_MAX = 1_000
@@ -42,6 +43,8 @@ class State(StrEnum):
 
 METER_SUSPENDED: Final = "meter_suspended"
 METER_RETIRED: Final = "meter_retired"
+KEY_REVOKED: Final = "key_revoked"
+KEY_SUPERSEDED: Final = "key_superseded"
 FROM_THE_FUTURE: Final = "from_the_future"
 TOO_OLD: Final = "too_old"
 OVER_CAPACITY: Final = "over_capacity"
@@ -56,8 +59,9 @@ EQUIVOCATION: Final = "equivocation"
 LINK_FAULTS: Final = frozenset({CHAIN_MISMATCH, NETTING_MISMATCH, TIME_ORDER, COUNTER_DECREASED})
 """What leaves the link to the predecessor false, or unchecked because something graver came first."""
 
-RELEASABLE: Final = frozenset({METER_SUSPENDED, METER_RETIRED, FROM_THE_FUTURE, TOO_OLD, OVER_CAPACITY})
-"""An operator may overrule what is implausible, never what contradicts the meter's own signatures."""
+RELEASABLE: Final = frozenset({METER_SUSPENDED, METER_RETIRED, FROM_THE_FUTURE, TOO_OLD, OVER_CAPACITY, KEY_REVOKED})
+"""An operator may overrule what is implausible, never what contradicts the meter's own signatures: the next key's
+statement says where the old one ended."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -72,7 +76,7 @@ class Policy:
 class SealFacts(msgspec.Struct, gc=False):
     """What is remembered of a seal: its signed fields and the ends of its readings. Energy in Wh, unix seconds.
 
-    The one with sequence 0 is the enrolment statement, seen as the predecessor of the first seal.
+    The one with sequence 0 is the base of the key epoch, seen as the predecessor of its first seal.
     """
 
     sequence: int
@@ -122,6 +126,10 @@ class Stream:
     gaps: list[tuple[int, int]] = field(kw_only=True)
     gaps_changed: bool = False
     known: dict[int, SealFacts] = field(default_factory=dict)
+    key_revoked: bool = field(default=False, kw_only=True)
+    superseded_after: int | None = field(default=None, kw_only=True)
+    """The last sequence that counts, once another key has taken over."""
+    current_key_epoch: int = field(default=1, kw_only=True)
 
     def gap_of(self, sequence: int) -> tuple[int, int] | None:
         """The missing range to which a sequence at or below the highest belongs."""
@@ -129,7 +137,7 @@ class Stream:
         return self.gaps[at] if at >= 0 and sequence <= self.gaps[at][1] else None
 
     def sound_below(self, sequence: int) -> SealFacts:
-        """The nearest lower seal from which energy may be measured; at last the enrolment."""
+        """The nearest lower seal from which energy may be measured; at last the base of the epoch."""
         return max(
             (facts for facts in self.known.values() if facts.sound and facts.sequence < sequence),
             key=attrgetter("sequence"),
@@ -232,9 +240,9 @@ def judge(stream: Stream, sealed: VerifiedSeal, policy: Policy, now_unix_s: int)
         or (_broken_link(facts, below) if follows else _surplus_bounds(facts, base))
         or (_successor_disagrees(facts, ceiling) if ceiling else None)
     )
-    fault = (
-        contradiction or _over_capacity(stream, facts, base) or _clock(facts, policy, now_unix_s) or _standing(stream)
-    )
+    implausible = _over_capacity(stream, facts, base) or _clock(facts, policy, now_unix_s)
+    fault = contradiction or _superseded(stream, facts) or _revoked(stream, implausible) or implausible
+    fault = fault or _standing(stream)
     facts.sound = contradiction is None
     facts.linked = follows and (contradiction is None or contradiction[0] not in LINK_FAULTS)
     facts.state = State.QUARANTINED if fault else State.ACCEPTED
@@ -288,6 +296,19 @@ def facts_of(sealed: VerifiedSeal) -> SealFacts:
 
 _Fault = tuple[str, str] | None
 """A reason and its detail, or nothing."""
+
+
+def _superseded(stream: Stream, facts: SealFacts) -> _Fault:
+    if stream.superseded_after is None or facts.sequence <= stream.superseded_after:
+        return None
+    return KEY_SUPERSEDED, f"another key took over behind seal {stream.superseded_after}"
+
+
+def _revoked(stream: Stream, implausible: _Fault) -> _Fault:
+    """What a revoked key signs is held whatever time it claims to be from: that, too, is only the key's word."""
+    if not stream.key_revoked:
+        return None
+    return KEY_REVOKED, "the key is revoked" + (f"; also {implausible[0]}: {implausible[1]}" if implausible else "")
 
 
 def _standing(stream: Stream) -> _Fault:
@@ -416,31 +437,42 @@ def _excess_ws(excess_ws: int, capacity_w: int, limit_ws: int, times_unix_s: lis
     return excess_ws
 
 
-def enrolment_facts(
+def base_facts(
+    *,
     closed_until_unix_s: int,
-    valid_from_unix_s: int,
     production_wh: int,
     consumption_wh: int,
     surplus_wh: int,
-    statement_seal_hash: bytes,
+    sealed_at_unix_s: int,
+    last_reading_unix_s: int,
+    last_production_wh: int,
+    last_consumption_wh: int,
+    production_excess_ws: int,
+    consumption_excess_ws: int,
 ) -> SealFacts:
-    """The enrolment statement as the predecessor of seal 1, so that the first seal needs no rule of its own."""
+    """The base of a key epoch as the predecessor of its seal 1, so that the first seal needs no rule of its own.
+
+    For the first key that is its enrolment statement, for a later one the last seal of the key before: what was
+    counted, and how far ahead of the capacity, goes on across the change.
+    """
     return SealFacts(
         sequence=0,
         state=State.ACCEPTED,
         linked=True,
-        seal_hash=statement_seal_hash,
-        previous_seal_hash=statement_seal_hash,
-        sealed_at_unix_s=valid_from_unix_s - 1,  # a reading at that very instant is allowed
+        seal_hash=NO_PREDECESSOR,
+        previous_seal_hash=NO_PREDECESSOR,
+        sealed_at_unix_s=sealed_at_unix_s,
         closed_until_unix_s=closed_until_unix_s,
         production_wh=production_wh,
         consumption_wh=consumption_wh,
         surplus_wh=surplus_wh,
-        first_reading_unix_s=valid_from_unix_s - 1,
-        first_production_wh=production_wh,
-        first_consumption_wh=consumption_wh,
-        last_reading_unix_s=valid_from_unix_s - 1,
-        last_production_wh=production_wh,
-        last_consumption_wh=consumption_wh,
+        first_reading_unix_s=last_reading_unix_s,
+        first_production_wh=last_production_wh,
+        first_consumption_wh=last_consumption_wh,
+        last_reading_unix_s=last_reading_unix_s,
+        last_production_wh=last_production_wh,
+        last_consumption_wh=last_consumption_wh,
         reading_count=0,
+        production_excess_ws=production_excess_ws,
+        consumption_excess_ws=consumption_excess_ws,
     )

@@ -30,6 +30,7 @@ from hub.errors import (
 )
 from hub.readings import decisions_store, store
 from hub.readings.envelope import (
+    BAD_SIGNATURE,
     UNKNOWN_METER,
     Arrival,
     KeyRing,
@@ -46,6 +47,7 @@ from hub.readings.rules import (
     TOO_OLD,
     Outcome,
     Policy,
+    SealFacts,
     State,
     Stream,
     Verdict,
@@ -64,6 +66,9 @@ FORKS_KEPT_MAX: Final = 100
 """Of messages without a valid signature (per topic) and of second histories (per meter) so many are kept; beyond that
 they are counted and logged. Every verified seal with a number of its own is kept."""
 TOPIC_KEPT_CHARACTERS: Final = 200
+STOLEN_NAME: Final = "stolen_name"
+STOLEN_NAME_MESSAGES: Final = 10
+"""So many badly signed messages on a meter's topic in a day are no flipped bit: somebody else uses its account."""
 
 
 @dataclass(slots=True)
@@ -91,7 +96,7 @@ def ingest(connection: Connection, opened: Sequence[VerifiedSeal | Refusal], pol
         ]
         _write(connection, done, now)
         _complete_hashes(db, done.streams)
-        done.receipts = {stream.meter_id: receipt_of(stream) for stream in _newest_epochs(done.streams)}
+        done.receipts = {stream.meter_id: receipt_of(stream) for stream in _current_streams(db, done.streams)}
     _keep_refusals(db, done, now)
     return done
 
@@ -101,12 +106,20 @@ def receipt_of(stream: Stream) -> Committed:
     return Committed(stream.key_epoch, stream.contiguous_sequence, stream.contiguous_seal_hash, stream.ranges_beyond())
 
 
-def _newest_epochs(streams: dict[tuple[int, int], Stream]) -> list[Stream]:
-    newest: dict[int, Stream] = {}
-    for (meter_no, key_epoch), stream in streams.items():
-        if meter_no not in newest or newest[meter_no].key_epoch < key_epoch:
-            newest[meter_no] = stream
-    return list(newest.values())
+def get_receipt(connection: Connection, meter_no: int, key_epoch: int) -> Committed:
+    """What the hub has of this key's seals as the transaction sees it."""
+    return receipt_of(store.list_streams(driver(connection), [(meter_no, key_epoch)])[meter_no, key_epoch])
+
+
+def _current_streams(db: store.Driver, streams: dict[tuple[int, int], Stream]) -> list[Stream]:
+    """The stream of each meter's current key, of which its receipt tells, also if only an old key's seals came.
+
+    One that the batch does not write to is not locked: its receipt may be a moment old, which is never wrong.
+    """
+    wanted = {(stream.meter_no, stream.current_key_epoch) for stream in streams.values()}
+    others = sorted(wanted - streams.keys())
+    more = store.list_streams(db, others) if others else {}
+    return [streams[key] if key in streams else more[key] for key in sorted(wanted)]
 
 
 def _load_streams(db: store.Driver, sealed: Sequence[VerifiedSeal]) -> dict[tuple[int, int], Stream]:
@@ -180,13 +193,18 @@ def _settle_successors(
             if fault is None:
                 linked.append(key)
             else:
-                decisions_store.withdraw_readings(db, *key[:2], successor)
-                decisions_store.set_seal_unsound(db, *key)
+                _withdraw(db, key, successor)
         if fault:
             row = (*key, one.arrival.topic, *fault, True, None, successor.seal_hash, now)
             store.insert_quarantine(db, [row])
     if linked:
         store.link_seals(db, linked)
+
+
+def _withdraw(db: store.Driver, key: tuple[int, int, int], facts: SealFacts) -> None:
+    """Take back what a seal brought, if it did: a held one, perhaps of an old key, claims times that are another's."""
+    if decisions_store.set_seal_unsound(db, *key):
+        decisions_store.withdraw_readings(db, *key[:2], facts.first_reading_unix_s, facts.last_reading_unix_s)
 
 
 def _keep_quarantined(connection: Connection, done: Ingested, now: datetime) -> None:
@@ -198,8 +216,8 @@ def _keep_quarantined(connection: Connection, done: Ingested, now: datetime) -> 
         if verdict.outcome is Outcome.QUARANTINED:
             kept: tuple[bytes | None, bytes] = (None, one.seal_hash)
         elif verdict.outcome is Outcome.EQUIVOCATION:
-            _suspend(connection, done, one, verdict.detail, now)
             forks_kept[one.meter_no] = forks_kept.get(one.meter_no, 0) + 1
+            _answer_equivocation(connection, done, one, verdict.detail, forks_kept[one.meter_no], now)
             if forks_kept[one.meter_no] > FORKS_KEPT_MAX:
                 done.not_kept += 1
                 continue
@@ -223,16 +241,38 @@ def _keep_quarantined(connection: Connection, done: Ingested, now: datetime) -> 
         store.insert_quarantine(db, rows)
 
 
-def _suspend(connection: Connection, done: Ingested, one: VerifiedSeal, detail: str, now: datetime) -> None:
-    if not registry.suspend_for_equivocation(connection, one.meter_no, one.meter_id, detail, now):
+def _answer_equivocation(
+    connection: Connection, done: Ingested, one: VerifiedSeal, detail: str, forks: int, now: datetime
+) -> None:
+    """Suspend a meter whose current key signed two histories. An old key's holder cannot silence the new one so."""
+    if one.key_epoch == done.streams[one.meter_no, one.key_epoch].current_key_epoch:
+        alarming = registry.suspend_for_equivocation(connection, one.meter_no, one.meter_id, detail, now)
+    else:
+        alarming = forks == 1
+    if alarming:
+        alarm: dict[str, object] = {"key_epoch": one.key_epoch, "sequence": one.seal.sequence, "detail": detail}
+        store.insert_alarm(driver(connection), EQUIVOCATION, one.meter_no, alarm, now)
+
+
+def _note_stolen_names(db: store.Driver, done: Ingested, now: datetime) -> None:
+    """Raise an alarm, once a day and meter, when many messages under its name are signed by none of its keys."""
+    counts = Counter(
+        refusal.meter_no
+        for refusal in done.refusals
+        if refusal.reason == BAD_SIGNATURE and refusal.meter_no is not None
+    )
+    if not counts:
         return
-    alarm: dict[str, object] = {"sequence": one.seal.sequence, "detail": detail}
-    store.insert_alarm(driver(connection), EQUIVOCATION, one.meter_no, alarm, now)
+    for meter_no, messages in store.count_bad_signatures(db, dict(counts), now).items():
+        if messages - counts[meter_no] < STOLEN_NAME_MESSAGES <= messages:
+            detail: dict[str, object] = {"day": f"{now:%Y-%m-%d}", "messages": messages}
+            store.insert_alarm(db, STOLEN_NAME, meter_no, detail, now)
 
 
 def _keep_refusals(db: store.Driver, done: Ingested, now: datetime) -> None:
     if not done.refusals:
         return
+    _note_stolen_names(db, done, now)
     kept = store.count_unverified_quarantine(db, [_kept_topic(refusal) for refusal in done.refusals])
     rows = []
     for refusal in done.refusals:
@@ -278,7 +318,7 @@ class Posted:
     reason: str
     key_epoch: int
     sequence: int
-    contiguous_sequence: int
+    receipt: Committed
 
 
 def receive_posted(engine: Engine, policy: Policy, meter_id: str, message: bytes, now: datetime) -> Posted:
@@ -309,9 +349,7 @@ def receive_posted(engine: Engine, policy: Policy, meter_id: str, message: bytes
         raise SealEquivocates(verdict.detail)
     if verdict.outcome is Outcome.NOT_TAKEN:
         raise SealNotTaken(f"{verdict.reason}: {verdict.detail}")
-    return Posted(
-        verdict.outcome.value, verdict.reason, opened.key_epoch, opened.seal.sequence, stream.contiguous_sequence
-    )
+    return Posted(verdict.outcome.value, verdict.reason, opened.key_epoch, opened.seal.sequence, receipt_of(stream))
 
 
 def key_ring(engine: Engine) -> KeyRing:
@@ -410,6 +448,9 @@ def _count_after_all(connection: Connection, meter_no: int, key_epoch: int, sequ
     db = driver(connection)
     store.lock_streams_for_update(db, [(meter_no, key_epoch)])
     [(_, _, received_at, facts)] = store.list_seal_facts(db, [(meter_no, key_epoch, sequence)])
+    [stream] = store.list_streams(db, [(meter_no, key_epoch)]).values()
+    if stream.superseded_after is not None and sequence > stream.superseded_after:
+        _check_comes_before_later_keys(db, meter_no, key_epoch, facts)
     readings = _stored_readings(db, meter_no, key_epoch, sequence, received_at)
     ensure_monthly_partitions(
         connection, months_between(facts.first_reading_unix_s, interval_end(facts.last_reading_unix_s))
@@ -420,6 +461,22 @@ def _count_after_all(connection: Connection, meter_no: int, key_epoch: int, sequ
         raise QuarantineNotReleasable("another seal that counts has a reading at the same instant") from fault
     store.upsert_interval_closings(db, [(meter_no, key_epoch, readings)])
     decisions_store.set_seal_state(db, meter_no, key_epoch, sequence, State.RELEASED)
+
+
+def _check_comes_before_later_keys(db: store.Driver, meter_no: int, key_epoch: int, facts: SealFacts) -> None:
+    """A seal beyond the handover may count only between it and the first reading of every later key.
+
+    Otherwise two keys would count the same energy. Raises QuarantineNotReleasable.
+    """
+    for first_unix_s, production_wh, consumption_wh in decisions_store.list_later_starts(db, meter_no, key_epoch):
+        if first_unix_s is None or production_wh is None or consumption_wh is None:
+            raise QuarantineNotReleasable("another key has taken over, and its first seal is not here yet")
+        if (
+            facts.last_reading_unix_s >= first_unix_s
+            or facts.last_production_wh > production_wh
+            or facts.last_consumption_wh > consumption_wh
+        ):
+            raise QuarantineNotReleasable("another key has taken over and measured the same time or energy")
 
 
 def _decide(connection: Connection, quarantine_id: int, state: str, actor: str, note: str, now: datetime) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
@@ -35,8 +36,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from hub.db import metadata
 from hub.readings.envelope import MeterKeys, Readings
-from hub.readings.rules import SealFacts, State, Stream, enrolment_facts
-from protocol.seal import NO_PREDECESSOR
+from hub.readings.rules import SealFacts, State, Stream, base_facts
 from protocol.settlement import first_closed_until
 
 Driver = psycopg.Connection[Any]
@@ -173,6 +173,15 @@ alarms = Table(
     Column("raised_at", _TIME, nullable=False),
 )
 
+bad_signatures = Table(
+    "bad_signatures",
+    metadata,
+    Column("meter_no", Integer, ForeignKey("meters.meter_no"), primary_key=True, autoincrement=False),
+    Column("day", Date, primary_key=True),
+    Column("messages", _BIG, nullable=False),
+)
+"""Messages on a meter's topic that no key of it signed, per UTC day."""
+
 shard_leases = Table(
     "shard_leases",
     metadata,
@@ -224,12 +233,23 @@ def lock_streams_for_update(db: Driver, streams: Sequence[tuple[int, int]]) -> N
     )
 
 
+def list_stream_epochs(db: Driver, meter_no: int) -> list[tuple[int, int]]:
+    """(meter_no, key_epoch) of all streams that the meter ever had, oldest first."""
+    rows = db.execute(
+        "SELECT meter_no, key_epoch FROM meter_streams WHERE meter_no = %s ORDER BY key_epoch", [meter_no]
+    ).fetchall()
+    return [(row[0], row[1]) for row in rows]
+
+
 def list_streams(db: Driver, streams: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Stream]:
-    """The streams by (meter_no, key_epoch), with the enrolment statement as seal 0 and, of the rest, nothing known."""
+    """The streams by (meter_no, key_epoch), with the base of the epoch as seal 0 and, of the rest, nothing known."""
     rows = db.execute(
         "SELECT s.meter_no, s.key_epoch, m.meter_id, m.state, m.production_capacity_w, m.connection_capacity_w,"
         " m.register_quantum_wh, s.highest_sequence, s.contiguous_sequence, s.contiguous_seal_hash,"
+        " m.key_epoch, k.state = 'revoked', k.superseded_after_sequence,"
         " extract(epoch FROM k.valid_from)::bigint, k.production_wh, k.consumption_wh, k.surplus_wh,"
+        " k.base_sealed_at_unix_s, k.base_reading_unix_s, k.base_production_wh, k.base_consumption_wh,"
+        " k.base_production_excess_ws, k.base_consumption_excess_ws,"
         " CASE WHEN s.contiguous_sequence < s.highest_sequence THEN"
         "  (SELECT array_agg(ARRAY[g.first_sequence, g.last_sequence] ORDER BY g.first_sequence) FROM seal_gaps g"
         "    WHERE g.meter_no = s.meter_no AND g.key_epoch = s.key_epoch) END"
@@ -239,15 +259,26 @@ def list_streams(db: Driver, streams: Sequence[tuple[int, int]]) -> dict[tuple[i
         _columns(streams, 2),
     ).fetchall()
     found = {}
-    for *stream_columns, valid_from_unix_s, production_wh, consumption_wh, surplus_wh, gaps in rows:
-        stream = Stream(*stream_columns, gaps=[(first, last) for first, last in gaps or ()])
-        stream.known[0] = enrolment_facts(
-            first_closed_until(valid_from_unix_s),
-            valid_from_unix_s,
-            production_wh,
-            consumption_wh,
-            surplus_wh,
-            NO_PREDECESSOR,
+    for row in rows:
+        current_key_epoch, key_revoked, superseded_after, valid_from_unix_s = row[10:14]
+        stream = Stream(
+            *row[:10],
+            gaps=[(first, last) for first, last in row[23] or ()],
+            current_key_epoch=current_key_epoch,
+            key_revoked=key_revoked,
+            superseded_after=superseded_after,
+        )
+        stream.known[0] = base_facts(
+            closed_until_unix_s=first_closed_until(valid_from_unix_s),
+            production_wh=row[14],
+            consumption_wh=row[15],
+            surplus_wh=row[16],
+            sealed_at_unix_s=row[17],
+            last_reading_unix_s=row[18],
+            last_production_wh=row[19],
+            last_consumption_wh=row[20],
+            production_excess_ws=row[21],
+            consumption_excess_ws=row[22],
         )
         found[stream.meter_no, stream.key_epoch] = stream
     return found
@@ -502,7 +533,8 @@ def link_seals(db: Driver, linked: Sequence[tuple[int, int, int]]) -> None:
 def insert_quarantine(db: Driver, rows: Sequence[TupleRow]) -> int:
     """Keep what was not accepted; bytes seen before on that topic are not kept twice. Returns how many are kept.
 
-    A seal that was held, or even released, and is now found to contradict itself is held again for that.
+    A seal that was held, or even released, and is now found to contradict itself is held again for that. One beyond the
+    end of its key stays held for this: it is in nobody's counters, which energy must know (`queries.py`).
 
     Rows: (meter_no, key_epoch, sequence, topic, reason, detail, verified, message, message_hash, received_at).
     """
@@ -512,7 +544,7 @@ def insert_quarantine(db: Driver, rows: Sequence[TupleRow]) -> int:
             " message_hash, received_at, state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'held')"
             " ON CONFLICT (topic, message_hash) DO UPDATE SET reason = excluded.reason, detail = excluded.detail,"
             " state = 'held', decided_by = NULL, decided_at = NULL, decision_note = NULL"
-            " WHERE excluded.verified AND quarantine.reason <> excluded.reason",
+            " WHERE excluded.verified AND quarantine.reason NOT IN (excluded.reason, 'key_superseded')",
             rows,
         )
         return cursor.rowcount
@@ -533,6 +565,19 @@ def count_quarantined(db: Driver, reason: str, meter_nos: Sequence[int]) -> dict
         "SELECT meter_no, count(*) FROM quarantine WHERE reason = %s AND meter_no = ANY(%s) GROUP BY meter_no",
         [reason, meter_nos],
     )
+    return {row[0]: row[1] for row in rows}
+
+
+def count_bad_signatures(db: Driver, messages: dict[int, int], now: datetime) -> dict[int, int]:
+    """Add to the day's messages that no key of their meter signed; returns the day's sums, per meter_no."""
+    rows = db.execute(
+        "INSERT INTO bad_signatures AS b (meter_no, day, messages)"
+        " SELECT n.meter_no, (%s AT TIME ZONE 'UTC')::date, n.messages"
+        " FROM unnest(%s::int[], %s::bigint[]) AS n (meter_no, messages) ORDER BY n.meter_no"
+        " ON CONFLICT (meter_no, day) DO UPDATE SET messages = b.messages + excluded.messages"
+        " RETURNING meter_no, messages",
+        [now, *_columns(sorted(messages.items()), 2)],
+    ).fetchall()
     return {row[0]: row[1] for row in rows}
 
 

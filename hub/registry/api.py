@@ -1,4 +1,4 @@
-"""HTTP for the registry: register, list, suspend, resume, command. What a meter sent is in `hub/readings/api.py`."""
+"""HTTP for the registry: register, list, govern, command. What a meter sent is in `hub/readings/api.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 
 from hub.api_types import ITEMS_PER_PAGE_DEFAULT, ITEMS_PER_PAGE_MAX, MeterPath, Note, Parameters, Strict, iso
-from hub.dependencies import OnceOnly, TheHub, Transaction, authenticate, refuse_query
+from hub.dependencies import Hub, Once, OnceOnly, TheHub, Transaction, authenticate, refuse_query
 from hub.idempotency import Answer
 from hub.registry import rules, service, store
 from protocol import command
@@ -37,6 +37,13 @@ class NewMeter(Strict):
 class Reason(Strict):
     """Why an operator intervenes; goes to the audit log."""
 
+    reason: Note
+
+
+class Minting(Strict):
+    """Whether what the meter measures may be minted, and why; goes to the audit log."""
+
+    allowed: bool
     reason: Note
 
 
@@ -69,6 +76,8 @@ def meter_json(meter: store.Meter) -> dict[str, Any]:
         "production_capacity_w": meter.production_capacity_w,
         "connection_capacity_w": meter.connection_capacity_w,
         "register_quantum_wh": meter.register_quantum_wh,
+        "phases_netted": meter.phases_netted,
+        "minting_allowed": meter.minting_allowed,
         "commands_issued": meter.command_counter,
         "broker_ready": meter.broker_ready_at is not None,
         "registered_at": iso(meter.registered_at),
@@ -100,9 +109,7 @@ def register_meter(body: NewMeter, hub: TheHub, once: OnceOnly) -> Response:
         }
 
     def with_password(stored: Answer) -> Answer:
-        meter_id = str(stored["meter_id"])
-        password = service.broker_password(hub.broker_secret, meter_id)
-        return {**stored, "broker": {"username": meter_id, "password": password}}
+        return {**stored, "broker": _broker_account(hub, once, str(stored["meter_id"]))}
 
     return once.answer(body, 201, perform, with_password)
 
@@ -140,6 +147,42 @@ def resume_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response:
     return once.answer(body, 200, perform)
 
 
+@router.post("/meters/{meter_id}/retire", dependencies=[Depends(refuse_query)])
+def retire_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response:
+    """End this meter's life for good: what it still sends is held, its broker account goes."""
+
+    def perform() -> Answer:
+        service.retire_meter(once.connection, meter_id, body.reason, once.actor, once.now)
+        return {"meter_id": meter_id, "state": rules.RETIRED}
+
+    return once.answer(body, 200, perform)
+
+
+@router.post("/meters/{meter_id}/minting", dependencies=[Depends(refuse_query)])
+def decide_minting(meter_id: MeterPath, body: Minting, once: OnceOnly) -> Response:
+    """Allow or forbid that what this meter measures is minted."""
+
+    def perform() -> Answer:
+        service.set_minting_allowed(once.connection, meter_id, body.allowed, body.reason, once.actor, once.now)
+        return {"meter_id": meter_id, "minting_allowed": body.allowed}
+
+    return once.answer(body, 200, perform)
+
+
+@router.post("/meters/{meter_id}/broker-password", dependencies=[Depends(refuse_query)])
+def renew_broker_password(meter_id: MeterPath, body: Reason, hub: TheHub, once: OnceOnly) -> Response:
+    """Give the meter another broker password. The old one ends as soon as the broker answers."""
+
+    def perform() -> Answer:
+        generation = service.renew_broker_password(once.connection, meter_id, body.reason, once.actor, once.now)
+        return {"meter_id": meter_id, "password_generation": generation}
+
+    def with_password(stored: Answer) -> Answer:
+        return {**stored, "broker": _broker_account(hub, once, meter_id)}
+
+    return once.answer(body, 200, perform, with_password)
+
+
 @router.post("/meters/{meter_id}/commands", dependencies=[Depends(refuse_query)])
 def command_meter(meter_id: MeterPath, body: NewCommand, hub: TheHub, once: OnceOnly) -> Response:
     """Sign an order for this meter. 202: the broker gets it as soon as it answers."""
@@ -159,3 +202,12 @@ def command_meter(meter_id: MeterPath, body: NewCommand, hub: TheHub, once: Once
         )
 
     return once.answer(body, 202, perform)
+
+
+def _broker_account(hub: Hub, once: Once, meter_id: str) -> dict[str, str]:
+    """User name and password in force: a repeated answer tells no password of the past."""
+    generation = service.get_meter(once.connection, meter_id).password_generation
+    return {
+        "username": meter_id,
+        "password": service.broker_password(hub.broker_secret, meter_id, generation),
+    }

@@ -1,4 +1,7 @@
-"""What the registry has the outbox do: broker accounts for new meters, and commands to meters. Harmless to repeat."""
+"""What the registry has the outbox do: broker accounts of meters, and commands to meters. Harmless to repeat.
+
+An account is put into the state that the meter has when the job runs, whatever it was when the job was written.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from hub.integrations.broker_control import BrokerControl
 from hub.outbox.jobs import Handler, JobImpossible
 from hub.outbox.store import Job
 from hub.registry import store
+from hub.registry.rules import RETIRED
 from hub.registry.service import CREATE_ACCOUNT, SEND_COMMAND, broker_password
 from protocol.command import split_command
 from protocol.errors import ProtocolError
@@ -27,7 +31,12 @@ def registry_handlers(
     """The handlers of this domain, by kind of job."""
 
     def create_account(job: Job, now: datetime) -> None:
-        broker.create_account(job.subject, broker_password(broker_secret, job.subject))
+        with transaction(engine) as connection:
+            meter = store.get_meter(connection, job.subject)
+        if meter.state == RETIRED:
+            broker.delete_account(job.subject)
+            return
+        broker.create_account(job.subject, broker_password(broker_secret, job.subject, meter.password_generation))
         with transaction(engine) as connection:
             store.set_broker_ready(connection, job.subject, now)
 

@@ -19,6 +19,11 @@ FIRST_EPOCH = 1
 
 ACTIVE = "active"
 SUSPENDED = "suspended"
+RETIRED = "retired"
+
+KEY_ACTIVE = "active"
+KEY_SUPERSEDED = "superseded"
+KEY_REVOKED = "revoked"
 
 
 def check_first_enrolment(

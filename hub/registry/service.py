@@ -20,20 +20,27 @@ from hub.errors import (
     MeterKeyInUse,
     MeterNotActive,
     MeterNotSuspended,
+    MeterRetired,
+    MintingUnchanged,
 )
 from hub.outbox.store import add_job
-from hub.registry import rules, store
+from hub.registry import commands_store, key_rules, keys_store, rules, store
 from hub.signatures import SigningKey
 from protocol.command import Command, encode_command
-from protocol.enrolment import Enrolment
+from protocol.enrolment import ENROLMENT_PHASES_NOT_NETTED, Enrolment
 from protocol.errors import ProtocolError
 from protocol.topics import shard_of
 
 BROKER_SECRET_BYTES = 32
 
 CREATE_ACCOUNT = "broker.create_account"
+"""Gives the meter its account with the password in force, or takes a retired meter's away. One kind, so that the outbox
+keeps the order: no account comes back behind its removal."""
 SEND_COMMAND = "meter.command"
 """Kinds of outbox jobs; `jobs.py` does them."""
+
+FIRST_PASSWORD_GENERATION = 1
+PENDING_COMMANDS_MAX = 100
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,10 @@ def register_meter(
     statement, signed, signature = rules.check_first_enrolment(enrolment, domain, int(now.timestamp()), age_max_s)
     try:
         meter_no = store.insert_meter(connection, _meter_row(statement, capacity, now))
-        store.insert_meter_key(connection, _key_row(statement, meter_no, signed, signature))
+        keys_store.insert_meter_key(connection, _first_key_row(statement, meter_no, signed, signature, now))
     except IntegrityError as fault:
         raise _named(fault, statement.meter_id) from fault
-    store.insert_empty_stream(connection, meter_no, statement.key_epoch)
+    keys_store.insert_empty_stream(connection, meter_no, statement.key_epoch)
     append_audit(
         connection,
         now,
@@ -77,6 +84,7 @@ def register_meter(
             "production_capacity_w": capacity.production_capacity_w,
             "connection_capacity_w": capacity.connection_capacity_w,
             "register_quantum_wh": capacity.register_quantum_wh,
+            "phases_netted": _phases_netted(statement),
         },
     )
     add_job(connection, CREATE_ACCOUNT, statement.meter_id, {}, now)
@@ -97,10 +105,72 @@ def get_meter(connection: Connection, meter_id: str) -> store.Meter:
     return store.get_meter(connection, meter_id)
 
 
-def broker_password(broker_secret: bytes, meter_id: str) -> str:
-    """The password of a meter's broker account: derived, so that it is stored nowhere."""
-    digest = hmac.new(broker_secret, b"broker-password\x00" + meter_id.encode(), hashlib.sha256).digest()
+def get_meter_id(connection: Connection, meter_no: int) -> str:
+    """The id of a meter that exists."""
+    return store.get_meter_id(connection, meter_no)
+
+
+def get_meter_for_update(connection: Connection, meter_id: str) -> store.Meter:
+    """The meter with this id, its row locked until the transaction ends. Raises MeterNotFound."""
+    return store.get_meter_for_update(connection, meter_id)
+
+
+def broker_password(broker_secret: bytes, meter_id: str, generation: int = FIRST_PASSWORD_GENERATION) -> str:
+    """The password of a meter's broker account: derived, so that it is stored nowhere.
+
+    The generation goes in from the second on, so that the first is what it has been since before there were any.
+    """
+    name = b"broker-password\x00" + meter_id.encode()
+    if generation > FIRST_PASSWORD_GENERATION:
+        name += b"\x00" + str(generation).encode()  # no meter id holds a zero byte
+    digest = hmac.new(broker_secret, name, hashlib.sha256).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def renew_broker_password(connection: Connection, meter_id: str, reason: str, actor: str, now: datetime) -> int:
+    """Give the meter another broker password; returns its generation. The old one ends when the outbox has told the
+    broker. Audited. Raises MeterNotFound, MeterRetired.
+    """
+    meter = _living_meter_for_update(connection, meter_id)
+    generation = store.next_password_generation(connection, meter.meter_no)
+    add_job(connection, CREATE_ACCOUNT, meter_id, {}, now)
+    detail = {"generation": generation, "reason": reason}
+    append_audit(connection, now, actor, "meter.renew_password", f"meter:{meter_id}", detail)
+    return generation
+
+
+def set_minting_allowed(
+    connection: Connection, meter_id: str, allowed: bool, reason: str, actor: str, now: datetime
+) -> None:
+    """Decide whether what the meter measures may be minted, whatever its statement says of its phases. Audited.
+
+    Raises MeterNotFound, MeterRetired, MintingUnchanged.
+    """
+    meter = _living_meter_for_update(connection, meter_id)
+    if meter.minting_allowed == allowed:
+        raise MintingUnchanged(f"{meter_id}: {'allowed' if allowed else 'not allowed'}")
+    store.set_minting_allowed(connection, meter.meter_no, allowed)
+    action = "meter.allow_minting" if allowed else "meter.forbid_minting"
+    detail = {"reason": reason, "phases_netted": meter.phases_netted}
+    append_audit(connection, now, actor, action, f"meter:{meter_id}", detail)
+
+
+def retire_meter(connection: Connection, meter_id: str, reason: str, actor: str, now: datetime) -> None:
+    """End the meter's life for good: later seals are held, its broker account goes. Audited.
+
+    Raises MeterNotFound, MeterRetired.
+    """
+    meter = _living_meter_for_update(connection, meter_id)
+    store.set_state(connection, meter.meter_no, meter.state, rules.RETIRED)
+    add_job(connection, CREATE_ACCOUNT, meter_id, {}, now)
+    append_audit(connection, now, actor, "meter.retire", f"meter:{meter_id}", {"reason": reason})
+
+
+def _living_meter_for_update(connection: Connection, meter_id: str) -> store.Meter:
+    meter = store.get_meter_for_update(connection, meter_id)
+    if meter.state == rules.RETIRED:
+        raise MeterRetired(meter_id)
+    return meter
 
 
 def suspend_meter(connection: Connection, meter_id: str, reason: str, actor: str, now: datetime) -> None:
@@ -184,7 +254,16 @@ def issue_command(
     signed = encode_command(Command(domain, meter_id, counter, expires_at_unix_s, kind, first, last))
     message = signed + signing_key.sign(signed)
     add_job(connection, SEND_COMMAND, meter_id, {"message_hex": message.hex()}, now)
+    expires_at = datetime.fromtimestamp(expires_at_unix_s, UTC)
+    commands_store.insert_command(connection, meter_no, counter, expires_at, message, now)
     return counter
+
+
+def pending_commands(connection: Connection, meter_no: int, after_counter: int, now: datetime) -> list[bytes]:
+    """The signed commands with counters above `after_counter` that have not expired, oldest first, for a meter that
+    asks instead of listening. At most PENDING_COMMANDS_MAX; it asks again.
+    """
+    return commands_store.list_pending(connection, meter_no, after_counter, now, PENDING_COMMANDS_MAX)
 
 
 def _meter_row(statement: Enrolment, capacity: Capacity, now: datetime) -> dict[str, object]:
@@ -200,10 +279,19 @@ def _meter_row(statement: Enrolment, capacity: Capacity, now: datetime) -> dict[
         "state": rules.ACTIVE,
         "key_epoch": statement.key_epoch,
         "registered_at": now,
+        "phases_netted": _phases_netted(statement),
+        "minting_allowed": _phases_netted(statement),
     }
 
 
-def _key_row(statement: Enrolment, meter_no: int, signed: bytes, signature: bytes) -> dict[str, object]:
+def _phases_netted(statement: Enrolment) -> bool:
+    return not statement.flags & ENROLMENT_PHASES_NOT_NETTED
+
+
+def _first_key_row(
+    statement: Enrolment, meter_no: int, signed: bytes, signature: bytes, now: datetime
+) -> dict[str, object]:
+    before_unix_s = statement.valid_from_unix_s - 1  # a reading at that very instant is allowed
     return {
         "meter_no": meter_no,
         "key_epoch": statement.key_epoch,
@@ -214,6 +302,16 @@ def _key_row(statement: Enrolment, meter_no: int, signed: bytes, signature: byte
         "production_wh": statement.production_wh,
         "consumption_wh": statement.consumption_wh,
         "surplus_wh": statement.surplus_wh,
+        "state": rules.KEY_ACTIVE,
+        "endorsed_by": key_rules.BY_FIRST,
+        "base_sequence": 0,
+        "base_sealed_at_unix_s": before_unix_s,
+        "base_reading_unix_s": before_unix_s,
+        "base_production_wh": statement.production_wh,
+        "base_consumption_wh": statement.consumption_wh,
+        "base_production_excess_ws": 0,
+        "base_consumption_excess_ws": 0,
+        "registered_at": now,
     }
 
 
@@ -222,6 +320,6 @@ def _named(fault: IntegrityError, meter_id: str) -> Exception:
     constraint = fault.orig.diag.constraint_name if isinstance(fault.orig, pg.UniqueViolation) else None
     if constraint == store.METER_ID_TAKEN:
         return MeterAlreadyRegistered(meter_id)
-    if constraint == store.PUBLIC_KEY_TAKEN:
+    if constraint == keys_store.PUBLIC_KEY_TAKEN:
         return MeterKeyInUse()
     return fault

@@ -1,4 +1,4 @@
-"""Meters and their keys: the tables, and one statement per function."""
+"""Meters: the table, and one statement per function. Their keys are in `keys_store.py`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from datetime import datetime
 from sqlalchemy import (
     TIMESTAMP,
     BigInteger,
+    Boolean,
     Column,
     Connection,
-    ForeignKeyConstraint,
     Identity,
     Integer,
     LargeBinary,
@@ -23,15 +23,13 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
     select,
-    text,
 )
 
 from hub.db import metadata
 from hub.errors import MeterNotFound
 
 METER_ID_TAKEN = "meters_meter_id_key"
-PUBLIC_KEY_TAKEN = "meter_keys_public_key_key"
-"""Names of the constraints that decide a race of two registrations."""
+"""Name of the constraint that decides a race of two registrations."""
 
 meters = Table(
     "meters",
@@ -50,25 +48,11 @@ meters = Table(
     Column("command_counter", BigInteger, nullable=False, server_default="0"),
     Column("broker_ready_at", TIMESTAMP(timezone=True)),
     Column("registered_at", TIMESTAMP(timezone=True), nullable=False),
+    Column("phases_netted", Boolean, nullable=False),
+    Column("minting_allowed", Boolean, nullable=False),
+    Column("password_generation", Integer, nullable=False, server_default="1"),
     PrimaryKeyConstraint("meter_no", name="meters_pk"),
     UniqueConstraint("meter_id", name=METER_ID_TAKEN),
-)
-
-meter_keys = Table(
-    "meter_keys",
-    metadata,
-    Column("meter_no", Integer, nullable=False),
-    Column("key_epoch", Integer, nullable=False),
-    Column("public_key", LargeBinary, nullable=False),
-    Column("statement", LargeBinary, nullable=False),
-    Column("signature", LargeBinary, nullable=False),
-    Column("valid_from", TIMESTAMP(timezone=True), nullable=False),
-    Column("production_wh", BigInteger, nullable=False),
-    Column("consumption_wh", BigInteger, nullable=False),
-    Column("surplus_wh", BigInteger, nullable=False),
-    PrimaryKeyConstraint("meter_no", "key_epoch", name="meter_keys_pk"),
-    UniqueConstraint("public_key", name=PUBLIC_KEY_TAKEN),
-    ForeignKeyConstraint(["meter_no"], ["meters.meter_no"], name="meter_keys_meter_no_fk"),
 )
 
 
@@ -90,6 +74,9 @@ class Meter:
     command_counter: int
     broker_ready_at: datetime | None
     registered_at: datetime
+    phases_netted: bool
+    minting_allowed: bool
+    password_generation: int
 
 
 def insert_meter(connection: Connection, values: Mapping[str, object]) -> int:
@@ -98,9 +85,9 @@ def insert_meter(connection: Connection, values: Mapping[str, object]) -> int:
     return int(inserted.scalar_one())
 
 
-def insert_meter_key(connection: Connection, values: Mapping[str, object]) -> None:
-    """Write a key. Raises IntegrityError naming PUBLIC_KEY_TAKEN."""
-    connection.execute(meter_keys.insert().values(**values))
+def get_meter_id(connection: Connection, meter_no: int) -> str:
+    """The id of a meter that exists."""
+    return str(connection.execute(select(meters.c.meter_id).where(meters.c.meter_no == meter_no)).scalar_one())
 
 
 def find_meter(connection: Connection, meter_id: str) -> Meter | None:
@@ -161,14 +148,30 @@ def set_broker_ready(connection: Connection, meter_id: str, at: datetime) -> Non
     )
 
 
-def insert_empty_stream(connection: Connection, meter_no: int, key_epoch: int) -> None:
-    """Begin the stream of a key epoch: nothing received yet.
+def set_minting_allowed(connection: Connection, meter_no: int, allowed: bool) -> None:
+    """Whether what the meter measures may be minted."""
+    connection.execute(meters.update().where(meters.c.meter_no == meter_no).values(minting_allowed=allowed))
 
-    The row is the readings domain's from then on; it is born here, so that a meter without one cannot exist.
-    """
+
+def next_password_generation(connection: Connection, meter_no: int) -> int:
+    """Make the meter's broker password another one; returns its generation."""
+    counted = connection.execute(
+        meters.update()
+        .where(meters.c.meter_no == meter_no)
+        .values(password_generation=meters.c.password_generation + 1)
+        .returning(meters.c.password_generation)
+    )
+    return int(counted.scalar_one())
+
+
+def set_current_key(
+    connection: Connection, meter_no: int, key_epoch: int, phases_netted: bool, minting_allowed: bool
+) -> None:
+    """Let another key be the meter's current one, with what its statement says."""
     connection.execute(
-        text("INSERT INTO meter_streams VALUES (:meter_no, :key_epoch, 0, 0, NULL)"),
-        {"meter_no": meter_no, "key_epoch": key_epoch},
+        meters.update()
+        .where(meters.c.meter_no == meter_no)
+        .values(key_epoch=key_epoch, phases_netted=phases_netted, minting_allowed=minting_allowed)
     )
 
 

@@ -128,3 +128,45 @@ def test_accounts_that_the_broker_lost_are_made_again(server, broker, handlers, 
     assert client.is_connected()
     client.disconnect()
     client.loop_stop()
+
+
+def test_a_renewed_password_ends_the_old_one(server, broker, handlers, new_meter):
+    meter = new_meter()
+    account = server.register(meter).json()["broker"]
+    run_jobs_once(server.engine, handlers, utc_now)
+    renewed = server.post(f"/meters/{meter.meter_id}/broker-password", {"reason": "leaked"}).json()["broker"]
+    assert renewed["password"] != account["password"]
+    assert run_jobs_once(server.engine, handlers, utc_now) == 1
+    client, _ = _listening(broker, renewed, topic(broker.community_id, meter.meter_id, "commands"))
+    client.disconnect()
+    client.loop_stop()
+    assert _is_refused(broker, account)
+
+
+def test_a_retired_meter_loses_its_account_and_no_repeat_brings_it_back(server, broker, handlers, new_meter):
+    meter = new_meter()
+    account = server.register(meter).json()["broker"]
+    run_jobs_once(server.engine, handlers, utc_now)
+    server.post(f"/meters/{meter.meter_id}/broker-password", {"reason": "leaked"})
+    server.post(f"/meters/{meter.meter_id}/retire", {"reason": "demolished"})
+    assert run_jobs_once(server.engine, handlers, utc_now) == 2
+    assert _is_refused(broker, account)
+    with transaction(server.engine) as connection:
+        queue_accounts(connection, "operator", utc_now())
+    assert run_jobs_once(server.engine, handlers, utc_now) == 1
+    assert _states(server) == ["done"] * 4
+    assert _is_refused(broker, account)
+
+
+def _is_refused(broker, account):
+    """Whether the broker refuses this user and password."""
+    answered, reasons = threading.Event(), []
+    client = broker.connect(account["username"], account["password"])
+    client.on_connect = lambda _client, _data, _flags, reason, _properties: (reasons.append(reason), answered.set())
+    client.on_disconnect = lambda *_: answered.set()
+    try:
+        assert answered.wait(TIMEOUT_S)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+    return any(reason.is_failure for reason in reasons)

@@ -38,6 +38,11 @@ likely = st.fixed_dictionaries(
         "first": st.integers(0, 2**53 - 1) | anything,
         "last": st.integers(0, 2**53 - 1) | anything,
         "expires_in_s": st.integers(1, 86_400) | anything,
+        "allowed": st.booleans() | anything,
+        "from": words,
+        "rotation": st.text("0123456789abcdef", min_size=616, max_size=616) | anything,
+        "replacements": anything,
+        "request": st.text("0123456789abcdef", min_size=272, max_size=272) | anything,
     },
 )
 ROUTES = [
@@ -45,6 +50,12 @@ ROUTES = [
     "/meters/{}/suspend",
     "/meters/{}/resume",
     "/meters/{}/commands",
+    "/meters/{}/retire",
+    "/meters/{}/minting",
+    "/meters/{}/broker-password",
+    "/meters/{}/keys",
+    "/meters/{}/keys/1/revoke",
+    "/agent/credentials",
     "/meters/{}/backlog/release",
     "/quarantine/{}/release",
     "/quarantine/{}/reject",
@@ -57,7 +68,12 @@ READ_ROUTES = [
     "/meters/{}/seals",
     "/meters/{}/seals/{}/{}/evidence",
     "/meters/{}/gaps",
+    "/meters/{}/keys",
     "/quarantine",
+    "/fleet",
+    "/fleet/summary",
+    "/meters/{}/status",
+    "/alarms",
 ]
 
 

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 
+from protocol.committed import Committed, encode_committed
+
 DAY = int(datetime.now(UTC).timestamp()) // 86_400 * 86_400 - 86_400
 """Yesterday, so that nothing of it is from the future."""
 
@@ -56,6 +58,7 @@ def test_a_posted_seal_is_stored_once_and_answered_alike(server, home):
         "key_epoch": 1,
         "sequence": 1,
         "contiguous_sequence": 1,
+        "receipt": encode_committed(Committed(1, 1, home.previous, [])).hex(),
     }
     assert server.post_seal(home, message).json() == first | {"state": "repeat"}
     assert server.client.get("/meters/roof").json()["latest_seal"]["reading_count"] == 1

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import psycopg
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
 import hub.audit
+import hub.db
+import hub.fleet.store
 import hub.idempotency
 import hub.outbox.store
 import hub.readings.store
-import hub.registry.store  # noqa: F401 - each import adds its tables to the metadata
+import hub.registry.commands_store
+import hub.registry.keys_store
+import hub.registry.store
 from hub.db import MONTHLY_TABLES, ensure_monthly_partitions, metadata, transaction
 
 
@@ -39,3 +48,30 @@ def test_constraints_have_the_names_that_the_convention_gives(engine):
             )
         }
     assert names <= known
+
+
+def test_the_meters_of_an_older_hub_keep_key_password_and_permission(postgres):
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE older")
+    url = postgres.url("older")
+    config = Config()
+    config.set_main_option("script_location", str(Path(hub.db.__file__).parent / "migrations"))
+    config.attributes["url"] = url
+    command.upgrade(config, "0001")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO meters (meter_id, shard, kind, measurement, owner, production_capacity_w,"
+            " connection_capacity_w, register_quantum_wh, state, key_epoch, registered_at)"
+            " VALUES ('roof', 0, 1, 1, decode(repeat('00', 32), 'hex'), 1, 1, 1, 'active', 1, now())"
+        )
+        connection.execute(
+            "INSERT INTO meter_keys SELECT meter_no, 1, 'k', 's', 'g', '2026-11-19T12:00:00Z', 15, 4, 11 FROM meters"
+        )
+        command.upgrade(config, "head")
+        assert connection.execute(
+            "SELECT phases_netted, minting_allowed, password_generation FROM meters"
+        ).fetchall() == [(True, True, 1)]
+        assert connection.execute(
+            "SELECT state, endorsed_by, base_sequence, base_reading_unix_s, base_production_wh, base_consumption_wh"
+            " FROM meter_keys"
+        ).fetchall() == [("active", "first", 0, 1_795_089_599, 15, 4)]

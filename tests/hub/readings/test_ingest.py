@@ -290,7 +290,7 @@ def test_a_clock_far_away_creates_no_partition(hub: Hub, home: SimulatedMeter) -
 def test_a_posted_seal_is_stored_by_the_same_rules(hub: Hub, home: SimulatedMeter) -> None:
     message = home.next_message()
     posted = service.receive_posted(hub.engine, POLICY, home.meter_id, message.message, hub.now)
-    assert (posted.state, posted.sequence, posted.contiguous_sequence) == ("accepted", 1, 1)
+    assert (posted.state, posted.sequence, posted.receipt.contiguous_sequence) == ("accepted", 1, 1)
     assert service.receive_posted(hub.engine, POLICY, home.meter_id, message.message, hub.now).state == "repeat"
     with pytest.raises(SealUnverifiable):
         service.receive_posted(hub.engine, POLICY, home.meter_id, message.message[:-1], hub.now)

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from hub.readings import rules
 from hub.readings.envelope import Arrival, MeterKeys, VerifiedSeal, open_envelope
-from hub.readings.rules import Outcome, Policy, State, Stream, Verdict, enrolment_facts, judge
+from hub.readings.rules import Outcome, Policy, State, Stream, Verdict, base_facts, judge
 from protocol.enrolment import split_enrolment
-from protocol.seal import NO_PREDECESSOR
 from protocol.settlement import first_closed_until
 from protocol.topics import domain_of, topic
 from simulators import misbehaviour
-from simulators.sealing import FleetPlan, SealedMessage, SimulatedMeter
+from simulators.sealing import FleetPlan, SealedMessage, SimulatedMeter, seeded_key
 
 START_UNIX_S = 1_790_000_100
 POLICY = Policy("test-community", domain_of("test-community"), backlog_age_max_s=35 * 86_400)
@@ -30,13 +29,17 @@ def a_meter(seed: int = 1, readings_per_seal: int = 15, interval_s: int = 60) ->
 def empty_stream(meter: SimulatedMeter) -> Stream:
     statement, _, _ = split_enrolment(meter.enrolment())
     stream = Stream(1, 1, meter.meter_id, "active", 10_000, 20_000, 10, 0, 0, None, gaps=[])
-    stream.known[0] = enrolment_facts(
-        first_closed_until(statement.valid_from_unix_s),
-        statement.valid_from_unix_s,
-        statement.production_wh,
-        statement.consumption_wh,
-        statement.surplus_wh,
-        NO_PREDECESSOR,
+    stream.known[0] = base_facts(
+        closed_until_unix_s=first_closed_until(statement.valid_from_unix_s),
+        production_wh=statement.production_wh,
+        consumption_wh=statement.consumption_wh,
+        surplus_wh=statement.surplus_wh,
+        sealed_at_unix_s=statement.valid_from_unix_s - 1,
+        last_reading_unix_s=statement.valid_from_unix_s - 1,
+        last_production_wh=statement.production_wh,
+        last_consumption_wh=statement.consumption_wh,
+        production_excess_ws=0,
+        consumption_excess_ws=0,
     )
     return stream
 
@@ -276,3 +279,76 @@ def test_nothing_is_measured_from_a_seal_that_contradicts_another() -> None:
     assert judged(stream, meter, late).reason == rules.NETTING_MISMATCH
     verdict = judged(stream, meter, meter.next_message())
     assert verdict.outcome is Outcome.QUARANTINED, "the leap is still there, seen from the last sound seal"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_of_an_old_key_only_what_comes_before_the_handover_is_accepted_in_any_order(data: st.DataObject) -> None:
+    meter = a_meter(data.draw(st.integers(0, 50)))
+    messages = meter.messages(data.draw(st.integers(1, 8)))
+    last = data.draw(st.integers(1, len(messages)))
+    stream = empty_stream(meter)
+    judged(stream, meter, messages[last - 1])
+    stream.superseded_after, stream.current_key_epoch = last, 2
+    for message in data.draw(st.permutations(messages)):
+        verdict = judged(stream, meter, message)
+        if message.sequence == last:
+            assert verdict.outcome is Outcome.REPEAT
+        elif message.sequence < last:
+            assert verdict.outcome is Outcome.ACCEPTED, verdict
+        else:
+            assert (verdict.outcome, verdict.reason) == (Outcome.QUARANTINED, rules.KEY_SUPERSEDED)
+    assert stream.contiguous_sequence == len(messages), "all of it is stored, and the device may forget it"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 50), st.integers(0, 6), st.integers(1, 6), st.sampled_from([1, 4, 15, 40]))
+def test_a_stream_split_between_two_keys_carries_what_one_key_would(
+    seed: int, before: int, after: int, readings_per_seal: int
+) -> None:
+    meter, alone = a_meter(seed, readings_per_seal), a_meter(seed, readings_per_seal)
+    stream, whole = empty_stream(meter), empty_stream(alone)
+    for _ in range(before):
+        judged(stream, meter, meter.next_message())
+        judged(whole, alone, alone.next_message())
+    base = stream.known[before]
+    meter.take_over(seeded_key("next"))
+    second = empty_stream(a_meter(seed, readings_per_seal))
+    second.known[0] = base_facts(
+        closed_until_unix_s=base.closed_until_unix_s,
+        production_wh=base.production_wh,
+        consumption_wh=base.consumption_wh,
+        surplus_wh=base.surplus_wh,
+        sealed_at_unix_s=base.sealed_at_unix_s,
+        last_reading_unix_s=base.last_reading_unix_s,
+        last_production_wh=base.last_production_wh,
+        last_consumption_wh=base.last_consumption_wh,
+        production_excess_ws=base.production_excess_ws,
+        consumption_excess_ws=base.consumption_excess_ws,
+    )
+    for number in range(1, after + 1):
+        assert judged(second, meter, meter.next_message()).outcome is Outcome.ACCEPTED
+        assert judged(whole, alone, alone.next_message()).outcome is Outcome.ACCEPTED
+        mine, expected = second.known[number], whole.known[before + number]
+        assert (mine.production_wh, mine.consumption_wh, mine.surplus_wh) == (
+            expected.production_wh,
+            expected.consumption_wh,
+            expected.surplus_wh,
+        )
+        assert (mine.production_excess_ws, mine.consumption_excess_ws) == (
+            expected.production_excess_ws,
+            expected.consumption_excess_ws,
+        )
+
+
+def test_what_a_revoked_key_signs_is_held_and_a_leap_beside_it_is_named_too() -> None:
+    meter = a_meter()
+    stream = empty_stream(meter)
+    judged(stream, meter, meter.next_message())
+    stream.key_revoked = True
+    assert judged(stream, meter, meter.next_message()).reason == rules.KEY_REVOKED
+    meter.leap(5_000_000)
+    verdict = judged(stream, meter, meter.next_message())
+    assert verdict.reason == rules.KEY_REVOKED and rules.OVER_CAPACITY in verdict.detail
+    lie = misbehaviour.BAD_MESSAGES["fallen_counter"](meter.key, meter.next_message().message, random.Random(7))
+    assert judged(stream, meter, lie).reason == rules.COUNTER_DECREASED, "no release hides a contradiction"
