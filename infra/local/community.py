@@ -44,6 +44,7 @@ class Community:
         installation: Installation,
         *,
         gateway: bool = False,
+        client_certificates: bool = False,
         database_settings: Sequence[str] = (),
     ) -> None:
         self.directory = directory.absolute()
@@ -51,7 +52,13 @@ class Community:
         self.log = self.directory / "log"
         self.secrets = self.directory / "secrets"
         self.postgres = Postgres(self.directory / "postgres", database_settings)
-        self.broker = Mosquitto(self.directory / "mosquitto", installation, community_id, gateway=gateway)
+        self.broker = Mosquitto(
+            self.directory / "mosquitto",
+            installation,
+            community_id,
+            gateway=gateway,
+            client_certificates=client_certificates,
+        )
         self.api_url = ""
         self.database_url = ""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}

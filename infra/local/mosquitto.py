@@ -24,6 +24,7 @@ from infra.local.processes import (
 )
 from infra.mosquitto import configuration
 from infra.mosquitto.accounts import SALT_BYTES, access_list, first_accounts
+from infra.mosquitto.client_authority import ClientAuthority
 
 START_TIMEOUT_S = 10.0
 
@@ -37,13 +38,20 @@ class Mosquitto:
 
     `directory` holds mosquitto.conf, state/ (sessions, accounts), certificates/, password,
     gateway-password, port and broker.log. `gateway` adds an account that may publish for every meter; it
-    counts only at the first start.
+    counts only at the first start. `client_certificates` adds a second port, `certificate_port`, for meters that show
+    a certificate of `client_authority` (client-authority/) instead of a password.
     """
 
     host = "localhost"
 
     def __init__(
-        self, directory: Path, installation: Installation, community_id: str, *, gateway: bool = False
+        self,
+        directory: Path,
+        installation: Installation,
+        community_id: str,
+        *,
+        gateway: bool = False,
+        client_certificates: bool = False,
     ) -> None:
         self.directory = directory.absolute()
         self.installation = installation
@@ -55,6 +63,9 @@ class Mosquitto:
         self.password_file = self.directory / "password"
         self.gateway_password_file = self.directory / "gateway-password"
         self.port = 0
+        self.certificate_port = 0
+        self.client_authority: ClientAuthority | None = None
+        self._client_certificates = client_certificates
         self._broker: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -62,9 +73,19 @@ class Mosquitto:
         if self._broker is not None:
             raise LaunchError("this broker is already running")
         self.state.mkdir(parents=True, exist_ok=True)
-        certificates.ensure_certificates(self.ca_file.parent, datetime.datetime.now(datetime.UTC))
+        now = datetime.datetime.now(datetime.UTC)
+        certificates.ensure_certificates(self.ca_file.parent, now)
         self._create_accounts()
         self.port = remembered_port(self.directory / "port")
+        listener = None
+        if self._client_certificates:
+            authority = ClientAuthority(self.directory / "client-authority", self.community_id, now)
+            self.client_authority = authority
+            port_file = self.directory / "certificate-port"
+            while (port := remembered_port(port_file)) == self.port:
+                port_file.unlink()
+            self.certificate_port = port
+            listener = configuration.CertificateListener(self.certificate_port, authority.directory)
         (self.state / "access-list").write_text(access_list(self.community_id))
         conf = self.directory / "mosquitto.conf"
         conf.write_text(
@@ -75,6 +96,7 @@ class Mosquitto:
                 certificates=self.ca_file.parent,
                 plugin=self.installation.plugin,
                 state=self.state,
+                certificate_listener=listener,
             )
         )
         self._broker = start_child(
@@ -103,6 +125,12 @@ class Mosquitto:
         self._broker.kill()
         self._broker.wait()
         self._broker = None
+
+    def read_again(self) -> None:
+        """SIGHUP: certificates and the list of revoked ones are read again. Returns before that is done."""
+        if self._broker is None:
+            raise LaunchError("there is no broker to tell")
+        self._broker.send_signal(signal.SIGHUP)
 
     def __enter__(self) -> "Mosquitto":
         """Start, for a `with` statement that stops at its end."""

@@ -1,5 +1,6 @@
 """mosquitto.conf with its blanks filled in, and the limits it states."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -12,10 +13,35 @@ QUEUED_MESSAGES_MAX = 100_000
 QUEUED_BYTES_MAX = 256 * 1024 * 1024
 
 
-def render(*, user: str, address: str, port: int, certificates: Path, plugin: Path, state: Path) -> str:
+@dataclass(frozen=True)
+class CertificateListener:
+    """A second port, for meters that show a certificate instead of a password; `authority` is a ClientAuthority's."""
+
+    port: int
+    authority: Path
+
+
+def render(
+    *,
+    user: str,
+    address: str,
+    port: int,
+    certificates: Path,
+    plugin: Path,
+    state: Path,
+    certificate_listener: CertificateListener | None = None,
+) -> str:
     """The configuration of one broker. `state` must be writable by `user`; `certificates` readable."""
-    template = Template(Path(__file__).with_name("mosquitto.conf").read_text())
-    return template.substitute(
+    second = ""
+    if certificate_listener is not None:
+        second = _template("certificate-listener.conf").substitute(
+            address=address,
+            port=certificate_listener.port,
+            certificates=certificates,
+            authority=certificate_listener.authority,
+        )
+    return _template("mosquitto.conf").substitute(
+        certificate_listener=second,
         user=user,
         address=address,
         port=port,
@@ -29,3 +55,7 @@ def render(*, user: str, address: str, port: int, certificates: Path, plugin: Pa
         queued_messages_max=QUEUED_MESSAGES_MAX,
         queued_bytes_max=QUEUED_BYTES_MAX,
     )
+
+
+def _template(name: str) -> Template:
+    return Template(Path(__file__).with_name(name).read_text())

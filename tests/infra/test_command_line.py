@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from commonwatt.cli import ROOMS
+from edge.certificate_request import make_request
 from infra.local.mosquitto_package import Installation
 
 IMPORTED_BY = """
@@ -45,9 +46,9 @@ def test_a_room_loads_none_of_the_others(room: str, others: set[str]) -> None:
 
 
 def test_a_missing_dependency_is_one_clear_sentence() -> None:
-    done = commonwatt("edge", "doctor", without="pymodbus")
+    done = commonwatt("edge", "doctor", without="aiomqtt")
     assert done.returncode == 2
-    assert "'pymodbus' is missing; install commonwatt[edge]" in done.stderr
+    assert "'aiomqtt' is missing; install commonwatt[edge]" in done.stderr
 
 
 def test_a_command_that_is_not_installed_is_one_clear_sentence() -> None:
@@ -66,10 +67,36 @@ def test_the_configuration_of_a_real_broker_keeps_its_accounts(
         "--directory": str(state),
         "--plugin": str(mosquitto_installation.plugin),
     }
-    arguments = ["broker", *(word for option in options.items() for word in option)]
+    arguments = ["broker", "configure", *(word for option in options.items() for word in option)]
     assert commonwatt(*arguments).returncode == 0
     accounts = (state / "dynamic-security.json").read_bytes()
     assert stat.S_IMODE((state / "hub-password").stat().st_mode) == 0o600
     assert commonwatt(*arguments).returncode == 0
     assert (state / "dynamic-security.json").read_bytes() == accounts
     assert "$" not in (state / "mosquitto.conf").read_text()
+
+
+def test_a_registered_meter_gets_a_certificate_and_loses_it(
+    tmp_path: Path, mosquitto_installation: Installation
+) -> None:
+    state, request = tmp_path / "broker", tmp_path / "home-17.csr"
+    where = ("--directory", str(state), "--meter-id", "home-17")
+    request.write_text(make_request("home-17", tmp_path / "mqtt.key"))
+    configure = ("broker", "configure", "--community", "test-community", "--certificates", str(tmp_path))
+    configure = (*configure, "--directory", str(state), "--plugin", str(mosquitto_installation.plugin))
+    assert commonwatt(*configure).returncode == 0
+    assert "certificate-port" in commonwatt("broker", "revoke", *where).stderr
+    assert commonwatt(*configure, "--certificate-port", "8884").returncode == 0
+    assert "listener 8884" in (state / "mosquitto.conf").read_text()
+    assert stat.S_IMODE((state / "client-authority" / "ca.key").stat().st_mode) == 0o600
+
+    sign = ("broker", "sign", *where, "--request", str(request))
+    assert "has no account" in commonwatt(*sign).stderr
+    accounts = json.loads((state / "dynamic-security.json").read_bytes())
+    accounts["clients"].append({"username": "home-17"})
+    (state / "dynamic-security.json").write_text(json.dumps(accounts))
+    done = commonwatt(*sign)
+    assert done.returncode == 0, done.stderr
+    assert "BEGIN CERTIFICATE" in done.stdout
+    assert "1 certificates of home-17 revoked" in commonwatt("broker", "revoke", *where).stdout
+    assert "0 certificates of home-17 revoked" in commonwatt("broker", "revoke", *where).stdout

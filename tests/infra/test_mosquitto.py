@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from infra.local import mosquitto_package
+from infra.local import debian_package, mosquitto_package
 from infra.local.certificates import RENEW_BEFORE, VALIDITY, ensure_certificates
 from infra.local.mosquitto import Mosquitto
 from infra.local.mosquitto_package import Installation
@@ -76,7 +76,7 @@ def test_a_machine_with_neither_mosquitto_nor_apt_gets_one_clear_sentence(
 
 @pytest.mark.skipif(shutil.which("apt-config") is None, reason="this machine has no apt")
 def test_the_private_package_state_takes_over_no_hooks_of_the_machine(tmp_path: Path) -> None:
-    environment = mosquitto_package._private_state(tmp_path)
+    environment = debian_package.private_state(tmp_path)
     configuration = Path(environment["APT_CONFIG"]).read_text()
     assert "Invoke" not in configuration
     assert str(tmp_path) in configuration
