@@ -4,37 +4,32 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from fractions import Fraction
+from functools import partial
+from urllib.parse import urlsplit
 
 from edge.clock import KernelClock
+from edge.connection import load_certificate, read_password, tls_context
 from edge.counters import start_counters
+from edge.credentials import password_file
 from edge.enrolment import find_enrolment
-from edge.errors import EdgeError, IdentityError, JournalError, RegisterError
+from edge.errors import EdgeError, IdentityError, JournalError
+from edge.home_reader import HomeReader
 from edge.identity import load_identity
 from edge.journal import Intervals, Journal
-from edge.modbus import HomeReader
-from edge.poll import RawRegisters, read_poll, wanted_registers
-from edge.register_map import exact_value, quantum
+from edge.meter_findings import (
+    RegisterLine,
+    explain_bus,
+    explain_identities,
+    explain_phases,
+    explain_registers,
+    register_quantum_wh,
+    word_order_suspicions,
+)
+from edge.poll import read_poll
+from edge.rotation import open_identity
 from edge.settings import Settings
-from edge.transport import read_password, tls_context
 
-BROKER_TIMEOUT_S = 5.0
-
-
-@dataclass(frozen=True)
-class RegisterLine:
-    """One register as it was read, and the least it can change by. `problem` says why it is not believed, if so."""
-
-    role: str
-    unit: int
-    quantity: str
-    address: int
-    raw: bytes
-    value: Fraction | None
-    value_unit: str
-    step: Fraction
-    step_unit: str
-    problem: str
+UPLINK_TIMEOUT_S = 5.0
 
 
 @dataclass
@@ -56,64 +51,41 @@ class Findings:
 
 
 async def examine(settings: Settings) -> Findings:
-    """Read the meters once, and look at key, journal, clock and broker."""
+    """Read the meters once, and look at key, journal, clock and the way to the hub."""
     findings = Findings()
+    for bus in settings.buses:
+        findings.check(bus.name, partial(explain_bus, bus, settings.sampling.interval_s))
     await _examine_meters(settings, findings)
     findings.check("key", lambda: _key(settings))
     findings.check("journal", lambda: _journal(settings))
     findings.check("clock", lambda: _clock(settings))
     findings.check("command key", lambda: _command_key(settings))
-    findings.check("password", lambda: f"{len(read_password(settings.mqtt.password_file))} characters")
+    findings.check("password", lambda: _password(settings))
     try:
-        findings.checks.append(("broker", await _broker(settings)))
+        findings.checks.append(await _uplink(settings))
     except EdgeError as error:
         findings.problems.append(error)
     return findings
 
 
 async def _examine_meters(settings: Settings, findings: Findings) -> None:
-    reader = HomeReader(settings.modbus)
+    reader = HomeReader(settings.buses, keeps_count=False)
     try:
+        await reader.check_identities()
+        findings.checks.append(("identity", explain_identities(settings)))
         raw = await reader.read()
         findings.registers = explain_registers(settings, raw)
-        poll = read_poll(settings.modbus.meters, raw)
+        findings.checks.append(("phases", explain_phases(settings)))
+        findings.problems += word_order_suspicions(settings, raw)
+        poll = read_poll(settings.meters, raw)
         counters = start_counters(settings.measurement, poll.registers_wh, 0)
         findings.production_wh, findings.consumption_wh = counters.production_wh, counters.consumption_wh
+        step_wh = register_quantum_wh(settings, raw)
+        findings.checks.append(("register step", f"register this meter with --register-quantum-wh {step_wh}"))
     except EdgeError as error:
         findings.problems.append(error)
     finally:
         reader.close()
-
-
-def explain_registers(settings: Settings, raw: RawRegisters) -> list[RegisterLine]:
-    """Each register's bytes and what they are, believable or not."""
-    lines = []
-    for meter in settings.modbus.meters:
-        for register in wanted_registers(meter):
-            data = raw[meter.role, register.quantity]
-            value, problem = None, ""
-            step, energy = quantum(register, data), register.quantity.startswith("energy")
-            try:
-                value = exact_value(register, data)
-                if value < 0 and register.quantity != "power":
-                    problem = "negative"
-            except RegisterError:
-                problem = "not a number"
-            lines.append(
-                RegisterLine(
-                    meter.role,
-                    meter.unit,
-                    register.quantity,
-                    register.address,
-                    data,
-                    value,
-                    register.unit,
-                    step if energy else step / register.scale,
-                    "Wh" if energy else register.unit,
-                    problem,
-                )
-            )
-    return lines
 
 
 def _key(settings: Settings) -> str:
@@ -131,7 +103,7 @@ def _journal(settings: Settings) -> str:
             return "in use: the agent is running"
         raise
     try:
-        if find_enrolment(settings, load_identity(settings.key_file), journal) is None:
+        if find_enrolment(settings, open_identity(settings, journal), journal) is None:
             raise JournalError("not_enrolled", "run `commonwatt edge enrol` first")
         unsealed = journal.find_unsealed()
         return (
@@ -166,17 +138,34 @@ def _command_key(settings: Settings) -> str:
     return settings.command_public_key.hex()
 
 
-async def _broker(settings: Settings) -> str:
-    """Reach it and check its certificate; no login, which would end a running agent's session."""
+def _password(settings: Settings) -> str:
+    file = password_file(settings)
+    return "none: a certificate takes its place" if file is None else f"{len(read_password(file))} characters"
+
+
+async def _uplink(settings: Settings) -> tuple[str, str]:
+    """Reach broker or hub and check its certificate; no login, which would end a running agent's session."""
+    if settings.transport == "https":
+        parts = urlsplit(settings.hub.url)
+        host, port = str(parts.hostname), parts.port or (443 if parts.scheme == "https" else 80)
+        context = tls_context(settings.hub.ca_file) if parts.scheme == "https" else None
+        return "hub", await _reach("hub_unreachable", host, port, context)
     mqtt = settings.mqtt
+    assert mqtt is not None, "the settings have the table of their transport"
     context = tls_context(mqtt.ca_file)
+    if mqtt.certificate_file is not None and mqtt.certificate_key_file is not None:
+        load_certificate(context, mqtt.certificate_file, mqtt.certificate_key_file)
+    return "broker", await _reach("broker_unreachable", mqtt.host, mqtt.port, context)
+
+
+async def _reach(code: str, host: str, port: int, context: ssl.SSLContext | None) -> str:
     try:
-        async with asyncio.timeout(BROKER_TIMEOUT_S):
-            _, writer = await asyncio.open_connection(mqtt.host, mqtt.port, ssl=context)
-            version = writer.get_extra_info("ssl_object").version()
+        async with asyncio.timeout(UPLINK_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            secured = writer.get_extra_info("ssl_object")
             writer.close()
             await writer.wait_closed()
     except (OSError, ssl.SSLError) as error:  # a TimeoutError is an OSError
-        why = str(error) or type(error).__name__
-        raise EdgeError("broker_unreachable", f"{mqtt.host}:{mqtt.port}: {why}") from None
-    return f"{mqtt.host}:{mqtt.port} answers over {version} with a certificate that we trust"
+        raise EdgeError(code, f"{host}:{port}: {str(error) or type(error).__name__}") from None
+    how = f"over {secured.version()} with a certificate that we trust" if secured else "without TLS"
+    return f"{host}:{port} answers {how}"

@@ -22,6 +22,10 @@ class RegisterError(EdgeError):
     """A register that says something no meter can mean. The poll is void; cumulative energy is not lost."""
 
 
+class DiscoveryError(EdgeError):
+    """A device that cannot be discovered: it is no SunSpec meter, or it contradicts itself."""
+
+
 class ModbusError(EdgeError):
     """The meter did not answer, or answered with an exception."""
 
@@ -44,3 +48,19 @@ class CommandError(EdgeError):
 
 class ReplayError(EdgeError):
     """A replay that could not be finished."""
+
+
+class RotationError(EdgeError):
+    """A change of the key that is not made."""
+
+
+class HubRefusedError(EdgeError):
+    """The hub has answered, and the answer is no; with the hub's own code."""
+
+
+class HubUnansweredError(EdgeError):
+    """Nobody knows what the hub made of a request: it was not reached, or its answer was none."""
+
+
+class CertificateError(EdgeError):
+    """A client certificate or its key that cannot be used."""

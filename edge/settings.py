@@ -1,56 +1,41 @@
 """The agent's one configuration file: parsed strictly at the door, trusted inside.
 
 A mistake is one sentence that names the file, the key and the reason; an unknown key comes with the nearest
-valid name. Paths are relative to the file.
+valid name. Paths are relative to the file. The buses are in `edge/bus_settings.py`, broker and hub in
+`edge/uplink_settings.py`.
 """
 
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from pathlib import Path
 
-from edge.base58 import decode_base58
-from edge.errors import RegisterMapError, SettingsError
-from edge.register_map import RegisterMap, load_register_map
+from edge.bus_settings import UNIT_MAX, BusSettings, MeterSettings, parse_buses
+from edge.errors import SettingsError
+from edge.keys import key, key_or_empty
 from edge.toml_table import Table, integer, number_named, one_of, path_beside, text_value
+from edge.uplink_settings import (
+    TRANSPORTS,
+    HomeAssistantSettings,
+    HttpsSettings,
+    HubSettings,
+    MqttSettings,
+    check_transport,
+    parse_home_assistant,
+    parse_https,
+    parse_hub,
+    parse_mqtt,
+)
 from protocol.command import READING_INTERVAL_MAX_S, SEAL_INTERVAL_MAX_S
-from protocol.enrolment import KEY_BYTES, KIND_NAMES, MEASUREMENT_NAMES, MEASURES_GENERATION_AND_GRID
+from protocol.enrolment import KIND_NAMES, MEASUREMENT_NAMES
 from protocol.errors import ProtocolError
 from protocol.topics import check_community_id, check_meter_id, domain_of
 
-ROLES = ("grid", "generation")
 CLOCK_CHECKS = ("kernel", "trust")
-ENERGY_REGISTERS = ("import", "export", "total")
-UNIT_MAX = 247
-PORT_MAX = 65_535
 SETTINGS_BYTES_MAX = 65_536
-TIMEOUT_MAX_S = 60
-REPUBLISH_AFTER_MAX_S = 3_600
 POWER_MAX_W = 100_000_000
 JOURNAL_BYTES_MIN = 1024 * 1024
 JOURNAL_BYTES_MAX = 64 * 1024**3
-HOST_LENGTH_MAX = 253
-
-
-@dataclass(frozen=True)
-class MeterSettings:
-    """One meter on the bus. `energy` is the register that counts generation; a grid meter has both directions."""
-
-    role: str
-    unit: int
-    register_map: RegisterMap
-    energy: str
-
-
-@dataclass(frozen=True)
-class ModbusSettings:
-    """Where the meters answer."""
-
-    host: str
-    port: int
-    timeout_s: int
-    meters: tuple[MeterSettings, ...]
 
 
 @dataclass(frozen=True)
@@ -72,19 +57,8 @@ class JournalSettings:
 
 
 @dataclass(frozen=True)
-class MqttSettings:
-    """The broker, and the files that make a connection trusted on both sides."""
-
-    host: str
-    port: int
-    ca_file: Path
-    password_file: Path
-    republish_after_s: int
-
-
-@dataclass(frozen=True)
 class Settings:
-    """One agent. `command_public_key` is None until the hub has told it (not needed to enrol)."""
+    """One agent. The table of the chosen transport is there; the others may be None."""
 
     community_id: str
     meter_id: str
@@ -93,12 +67,25 @@ class Settings:
     owner: bytes
     domain: bytes
     key_file: Path
-    modbus: ModbusSettings
+    buses: tuple[BusSettings, ...]
     sampling: SamplingSettings
     journal: JournalSettings
-    mqtt: MqttSettings
-    command_public_key: bytes | None
+    transport: str
+    mqtt: MqttSettings | None
+    https: HttpsSettings | None
+    hub: HubSettings
+    home_assistant: HomeAssistantSettings | None
     laboratory_clock_unit: int | None
+
+    @property
+    def meters(self) -> tuple[MeterSettings, ...]:
+        """The meters of the home, on whichever bus."""
+        return tuple(meter for bus in self.buses for meter in bus.meters)
+
+    @property
+    def command_public_key(self) -> bytes | None:
+        """Known once the hub has registered the meter; not needed to enrol."""
+        return self.hub.command_public_key
 
 
 def load_settings(file: Path) -> Settings:
@@ -123,16 +110,10 @@ def parse_settings(document: Mapping[str, object], file: Path) -> Settings:
     meter_id = top.take("meter_id", _named(check_meter_id))
     kind = top.take("kind", number_named(KIND_NAMES))
     measurement = top.take("measurement", number_named(MEASUREMENT_NAMES))
-    owner = top.take("owner", _key32)
+    owner = top.take("owner", key)
     key_file = top.take("key_file", path_beside(file), file.parent / "meter.key")
-    chain = top.table("chain", {})
-    genesis_hash = chain.take("genesis_hash", _key32_or_empty, b"")
-    program_id = chain.take("program_id", _key32_or_empty, b"")
-    chain.finish()
-    try:
-        domain = domain_of(community_id, genesis_hash, program_id)
-    except ProtocolError as error:
-        raise top.wrong("chain", error.detail) from None
+    transport = top.take("transport", one_of(TRANSPORTS), "mqtt")
+    domain = _parse_domain(top, community_id)
     settings = Settings(
         community_id=community_id,
         meter_id=meter_id,
@@ -141,44 +122,33 @@ def parse_settings(document: Mapping[str, object], file: Path) -> Settings:
         owner=owner,
         domain=domain,
         key_file=key_file,
-        modbus=_parse_modbus(top.table("modbus"), measurement),
+        buses=parse_buses(top.tables("bus"), file, measurement),
         sampling=_parse_sampling(top.table("sampling", {})),
         journal=_parse_journal(top.table("journal", {}), file),
-        mqtt=_parse_mqtt(top.table("mqtt"), file),
-        command_public_key=_parse_hub(top.table("hub", {})),
+        transport=transport,
+        mqtt=parse_mqtt(top.table("mqtt"), file) if top.has("mqtt") else None,
+        https=parse_https(top.table("https"), file) if top.has("https") else None,
+        hub=parse_hub(top.table("hub", {}), file),
+        home_assistant=parse_home_assistant(top.table("home_assistant"), file) if top.has("home_assistant") else None,
         laboratory_clock_unit=_parse_laboratory(top.table("laboratory", {})),
     )
     top.finish()
+    try:
+        check_transport(transport, settings.mqtt, settings.https, settings.hub)
+    except SettingsError as error:
+        raise SettingsError(error.code, f"{file}: {error.detail}") from None
     return settings
 
 
-def _parse_modbus(table: Table, measurement: int) -> ModbusSettings:
-    host = table.take("host", _host)
-    port = table.take("port", integer(1, PORT_MAX), 502)
-    timeout_s = table.take("timeout_s", integer(1, TIMEOUT_MAX_S), 3)
-    meters = tuple(_parse_meter(entry) for entry in table.tables("meter"))
-    roles = [meter.role for meter in meters]
-    needed = ["generation", "grid"] if measurement == MEASURES_GENERATION_AND_GRID else ["grid"]
-    if sorted(roles) != needed:
-        found = ", ".join(roles) or "nothing"
-        raise table.wrong("meter", f"this measurement needs one meter each of {', '.join(needed)}, not {found}")
-    table.finish()
-    return ModbusSettings(host, port, timeout_s, meters)
-
-
-def _parse_meter(table: Table) -> MeterSettings:
-    role = table.take("role", one_of(ROLES))
-    unit = table.take("unit", integer(1, UNIT_MAX))
-    register_map = table.take("map", _register_map)
-    energy = "import"
-    if role == "generation":
-        energy = table.take("energy", one_of(ENERGY_REGISTERS), energy)
-    table.finish()
-    needed = [energy] if role == "generation" else ["import", "export"]
-    for name in needed:
-        if f"energy_{name}" not in register_map.registers:
-            raise table.wrong("map", f"{register_map.map_id} has no energy_{name} register")
-    return MeterSettings(role, unit, register_map, energy)
+def _parse_domain(top: Table, community_id: str) -> bytes:
+    chain = top.table("chain", {})
+    genesis_hash = chain.take("genesis_hash", key_or_empty, b"")
+    program_id = chain.take("program_id", key_or_empty, b"")
+    chain.finish()
+    try:
+        return domain_of(community_id, genesis_hash, program_id)
+    except ProtocolError as error:
+        raise top.wrong("chain", error.detail) from None
 
 
 def _parse_sampling(table: Table) -> SamplingSettings:
@@ -205,44 +175,10 @@ def _parse_journal(table: Table, file: Path) -> JournalSettings:
     return journal
 
 
-def _parse_mqtt(table: Table, file: Path) -> MqttSettings:
-    mqtt = MqttSettings(
-        table.take("host", _host),
-        table.take("port", integer(1, PORT_MAX), 8883),
-        table.take("ca_file", path_beside(file)),
-        table.take("password_file", path_beside(file)),
-        table.take("republish_after_s", integer(1, REPUBLISH_AFTER_MAX_S), 30),
-    )
-    table.finish()
-    return mqtt
-
-
-def _parse_hub(table: Table) -> bytes | None:
-    key = table.take("command_public_key", _key32_or_empty, b"")
-    table.finish()
-    return key or None
-
-
 def _parse_laboratory(table: Table) -> int | None:
     unit = table.take("clock_unit", integer(0, UNIT_MAX), 0)
     table.finish()
     return unit or None
-
-
-def _register_map(value: object) -> RegisterMap:
-    try:
-        return load_register_map(text_value(value))
-    except RegisterMapError as error:
-        raise ValueError(str(error)) from None
-
-
-def _host(value: object) -> str:
-    text = text_value(value)
-    if not 1 <= len(text) <= HOST_LENGTH_MAX or any(not (c.isascii() and (c.isalnum() or c in ".-:")) for c in text):
-        raise ValueError("must be a host name or address, without a port")
-    if ":" in text:
-        IPv6Address(text)
-    return text
 
 
 def _named(check: Callable[[str], str]) -> Callable[[object], str]:
@@ -253,18 +189,3 @@ def _named(check: Callable[[str], str]) -> Callable[[object], str]:
             raise ValueError(error.detail) from None
 
     return parse
-
-
-def _key32(value: object) -> bytes:
-    text = text_value(value)
-    try:
-        key = bytes.fromhex(text) if len(text) == 2 * KEY_BYTES else decode_base58(text)
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise ValueError(f"must be {KEY_BYTES} bytes in hex or base58")
-    return key
-
-
-def _key32_or_empty(value: object) -> bytes:
-    return b"" if value == "" else _key32(value)

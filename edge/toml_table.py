@@ -6,12 +6,14 @@ business of who reads.
 
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TypeVar
 
 from edge.errors import EdgeError
 
 T = TypeVar("T")
+HOST_LENGTH_MAX = 253
 _REQUIRED = object()
 
 
@@ -24,6 +26,11 @@ class Table:
         self._values = dict(values)
         self._error = error
         self._known: list[str] = []
+
+    def has(self, name: str) -> bool:
+        """Whether the file has this key."""
+        self._known.append(name)
+        return name in self._values
 
     def names(self) -> list[str]:
         """The keys that are not taken yet."""
@@ -114,6 +121,16 @@ def path_beside(file: Path) -> Callable[[object], Path]:
         return file.parent / text
 
     return parse
+
+
+def host_name(value: object) -> str:
+    """A host's name or address."""
+    text = text_value(value)
+    if not 1 <= len(text) <= HOST_LENGTH_MAX or any(not (c.isascii() and (c.isalnum() or c in ".-:")) for c in text):
+        raise ValueError("must be a host name or address, without a port")
+    if ":" in text:
+        IPv6Address(text)
+    return text
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -10,6 +10,11 @@ from edge.errors import SettingsError
 from edge.settings import load_settings, parse_settings
 from protocol.topics import domain_of
 
+GENERATION = """[[bus.meter]]
+role = "generation"
+unit = 2
+map = "eastron_sdm630"
+"""
 EXAMPLE = Path(__file__).parents[2] / "edge" / "example.toml"
 
 
@@ -36,10 +41,51 @@ def test_the_defaults_that_the_example_shows_are_the_defaults(tmp_path: Path) ->
     assert load_settings(file) == load_settings(tmp_path / "bare.toml")
 
 
+def alternatives(text: str) -> str:
+    """What the example shows as alternatives, from its comments to configuration."""
+    lines = [line[2:] if line.startswith("#|") else "" for line in text.splitlines()]
+    return "\n".join(line.strip() for line in lines)
+
+
+def test_the_alternatives_that_the_example_shows_are_accepted(tmp_path: Path, config_text: Callable[..., str]) -> None:
+    shown = alternatives(EXAMPLE.read_text())
+    for kind, table, follows in (
+        ("rtu", "SerialBus", GENERATION),
+        ("rtu_over_tcp", "TcpBus", GENERATION),
+        ("s0", "PulseBus", ""),
+    ):
+        at = shown.index(f'type = "{kind}"')
+        bus = [line.split("   ")[0] for line in shown[at:].split("\n\n")[0].splitlines() if " = " in line]
+        text = config_text(502).replace(GENERATION, "")
+        text = text.replace("[sampling]", "\n".join(["[[bus]]", *bus, follows, "[sampling]"]))
+        (tmp_path / f"{kind}.toml").write_text(text)
+        first, second = load_settings(tmp_path / f"{kind}.toml").buses
+        assert (type(first).__name__, type(second).__name__) == ("TcpBus", table)
+        assert second.meters[0].role == "generation"
+
+
+def test_home_assistant_and_https_are_accepted_as_shown(tmp_path: Path, config_text: Callable[..., str]) -> None:
+    shown = alternatives(EXAMPLE.read_text())
+    https = shown[shown.index("[https]") : shown.index('ca_file = "hub-ca.crt"')]
+    home = shown[shown.index("[home_assistant]") :]
+    lines = [
+        line.split("   ")[0] for line in (https + "\n" + home).splitlines() if line.startswith("[") or " = " in line
+    ]
+    text = config_text(502).replace("[hub]", "\n".join([*lines, "[hub]", 'url = "https://hub.example/"']))
+    (tmp_path / "edge.toml").write_text('transport = "https"\n' + text)
+    settings = load_settings(tmp_path / "edge.toml")
+    assert settings.hub.url == "https://hub.example"
+    assert settings.https is not None
+    assert settings.https.password_file == tmp_path / "mqtt.password"
+    assert settings.home_assistant is not None
+    assert (settings.home_assistant.host, settings.home_assistant.username) == ("homeassistant.local", "meter")
+
+
 def test_paths_are_relative_to_the_file(tmp_path: Path, config_text: Callable[..., str]) -> None:
     (tmp_path / "edge.toml").write_text(config_text(502))
     settings = load_settings(tmp_path / "edge.toml")
     assert settings.journal.file == tmp_path / "journal.sqlite"
+    assert settings.mqtt is not None
     assert settings.mqtt.ca_file == tmp_path / "ca.crt"
 
 
@@ -48,13 +94,13 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, config_text: Callable[..
     [
         ("community_id", "comunity_id", "community_id", "is it the 'comunity_id'"),
         ('kind = "solar"', 'kind = "sollar"', "kind", "did you mean 'solar'"),
-        ("timeout_s = 1", "timeout = 1", "modbus.timeout", "the nearest is 'timeout_s'"),
-        ("timeout_s = 1", "timeout_s = 1.5", "modbus.timeout_s", "whole number"),
-        ("timeout_s = 1", "timeout_s = true", "modbus.timeout_s", "whole number"),
-        ('host = "127.0.0.1"', 'host = "http://meter"', "modbus.host", "without a port"),
-        ("unit = 1", "unit = 248", "modbus.meter[0].unit", "1 to 247"),
-        ('role = "grid"', 'role = "generation"', "modbus.meter", "one meter each of generation, grid"),
-        ('map = "eastron_sdm630"', 'map = "sdm640"', "modbus.meter[0].map", "did you mean"),
+        ("timeout_s = 1", "timeout = 1", "bus[0].timeout", "the nearest is 'timeout_s'"),
+        ("timeout_s = 1", "timeout_s = 1.5", "bus[0].timeout_s", "whole number"),
+        ("timeout_s = 1", "timeout_s = true", "bus[0].timeout_s", "whole number"),
+        ('host = "127.0.0.1"', 'host = "http://meter"', "bus[0].host", "without a port"),
+        ("unit = 1", "unit = 248", "bus[0].meter[0].unit", "1 to 247"),
+        ('role = "grid"', 'role = "generation"', "bus.meter", "one meter each of generation, grid"),
+        ('map = "eastron_sdm630"', 'map = "sdm640"', "bus[0].meter[0].map", "did you mean"),
         ('clock_check = "trust"', "seal_interval_s = 30", "sampling.seal_interval_s", "shorter than interval_s"),
         ('clock_check = "trust"', "interval_s = 901", "sampling.interval_s", "1 to 900"),
         ('owner = "0f', 'owner = "0g', "owner", "hex or base58"),
@@ -65,6 +111,26 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, config_text: Callable[..
         ("[laboratory]", f'[chain]\ngenesis_hash = "{"aa" * 32}"\n[laboratory]', "chain", "both chain parts"),
         ('meter_id = "home-17"', 'meter_id = "hub-1"', "meter_id", "hub's own"),
         ('meter_id = "home-17"', "meter_id = 17", "meter_id", "must be text"),
+        ('type = "tcp"', 'type = "tpc"', "bus[0].type", "did you mean 'tcp'"),
+        ("unit = 2", "unit = 1", "bus[0].meter", "two meters have unit 1"),
+        ('type = "tcp"', 'type = "tcp"\nbaud = 9600', "bus[0].baud", "no such key"),
+        ('kind = "solar"', 'kind = "solar"\ntransport = "https"', "", "https: the transport is https"),
+        ("[laboratory]", 'url = "http://hub.example"\n[laboratory]', "hub.url", "must be https"),
+        ("[laboratory]", 'url = "https://hub.example/?x=1"\n[laboratory]', "hub.url", "must be an address"),
+        ('password_file = "mqtt.password"', "version = 5", "mqtt.password_file", "a certificate_file"),
+        (
+            'ca_file = "ca.crt"',
+            'ca_file = "ca.crt"\ncertificate_file = "m.crt"',
+            "mqtt.certificate_file",
+            "belong together",
+        ),
+        ('ca_file = "ca.crt"', 'ca_file = "ca.crt"\nversion = 4', "mqtt.version", "MQTT 3.1.1"),
+        (
+            "[laboratory]",
+            '[home_assistant]\nhost = "h"\ndiscovery_prefix = "a/#"\n[laboratory]',
+            "home_assistant.discovery_prefix",
+            "wildcards",
+        ),
         ("[hub]", "[[hub]]", "hub", "must be a table"),
     ],
 )
@@ -78,7 +144,7 @@ def test_a_mistake_names_the_file_the_key_and_the_reason(
     with pytest.raises(SettingsError) as raised:
         load_settings(file)
     message = str(raised.value)
-    assert f"{file}: {key}: " in message
+    assert (f"{file}: {key}: " if key else f"{file}: ") in message
     assert why in message
     assert "\n" not in message
 
@@ -100,7 +166,14 @@ NAMES = [
     "owner",
     "key_file",
     "chain",
-    "modbus",
+    "bus",
+    "type",
+    "device",
+    "line",
+    "transport",
+    "https",
+    "home_assistant",
+    "url",
     "sampling",
     "journal",
     "mqtt",
