@@ -23,21 +23,27 @@ from rich.table import Table
 
 from infra.demo_figures import GOLDEN_HOME, get, story, summarise
 from infra.local.community import Community
-from infra.local.homes import NET_ONLY, Home, Rhythm, agent_toml, register, simulator_toml
+from infra.local.homes import NET_ONLY, Home, Meters, Rhythm, agent_toml, register, simulator_toml
 from infra.local.mosquitto_package import fetch, find_installed
 from infra.local.processes import LaunchError, pause_until
 
 COMMUNITY_ID = "demo-street"
 STREET = [
     Home(GOLDEN_HOME, "H0-A", is_golden=True),
-    Home("home-1", "H0-A", "PV1", 5_000),
-    Home("home-2", "H0-B", "PV3", 8_000),
-    Home("home-3", "H0-C", "PV5", 4_000),
-    Home("home-4", "H0-G", "PV1", 10_000),
-    Home("home-5", "H0-H", "PV3", 6_000, NET_ONLY),
-    Home("home-6", "H0-L", "PV5", 3_000),
-    Home("home-7", "H0-B", measurement=NET_ONLY),
+    Home("home-1", "H0-A", "PV1", 5_000, meters=Meters("carlo_gavazzi_em24_e1", "eastron_sdm220", quantum_wh=100)),
+    Home("home-2", "H0-B", "PV3", 8_000, meters=Meters("abb_b23", "schneider_iem3000")),
+    Home("home-3", "H0-C", "PV5", 4_000, meters=Meters("chint_dtsu666", "orno_we516")),
+    Home("home-4", "H0-G", "PV1", 10_000, meters=Meters("eastron_sdm630", "eastron_sdm630")),
+    Home("home-5", "H0-H", "PV3", 6_000, NET_ONLY, meters=Meters("siemens_pac2200")),
+    Home("home-6", "H0-L", "PV5", 3_000, meters=Meters("janitza_umg", "carlo_gavazzi_em340", quantum_wh=100)),
+    Home(
+        "home-7",
+        "H0-B",
+        measurement=NET_ONLY,
+        meters=Meters("carlo_gavazzi_em24", quantum_wh=100),
+    ),
 ]
+"""Eleven makes of meters; the golden home's count in less than a watt-hour."""
 INSTALLED_BEFORE = datetime.timedelta(days=30)
 DAY = datetime.timedelta(days=1)
 DAY_RHYTHM = Rhythm(interval_s=60, seal_interval_s=900)

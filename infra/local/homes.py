@@ -20,6 +20,19 @@ GENERATION_AND_GRID, NET_ONLY = "generation_and_grid", "net_only"
 
 
 @dataclass(frozen=True)
+class Meters:
+    """The makes of a home's meters, by the names of their register maps, and how they are reached.
+
+    `quantum_wh` is what the coarser of them counts in: the hub must know it to tell a step from a spike.
+    """
+
+    grid: str = "eastron_sdm230"
+    generation: str = "eastron_sdm120"
+    framing: str = "tcp"
+    quantum_wh: int = 10
+
+
+@dataclass(frozen=True)
 class Home:
     """One home: profiles (columns of simulators/profiles), panels, and how it is metered."""
 
@@ -29,6 +42,7 @@ class Home:
     solar_peak_w: int = 0
     measurement: str = GENERATION_AND_GRID
     is_golden: bool = False
+    meters: Meters = Meters()
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,8 @@ def simulator_toml(homes: list[Home], installed: datetime.date, golden_day: date
     lines = [f"ports_file = {json.dumps(str(ports_file))}"]
     for seed, home in enumerate(homes, 1):
         lines += ["", "[[homes]]", f"id = {json.dumps(home.home_id)}", f'measurement = "{home.measurement}"']
-        lines += [f'household = "{home.household}"', f"seed = {seed}"]
+        lines += [f'household = "{home.household}"', f"seed = {seed}", f'grid_model = "{home.meters.grid}"']
+        lines += [f'generation_model = "{home.meters.generation}"', f'framing = "{home.meters.framing}"']
         if home.solar:
             lines += [f'solar = "{home.solar}"', f"solar_peak_w = {home.solar_peak_w}"]
         lines += [f'golden_day = "{golden_day}"' if home.is_golden else f'installed = "{installed}"']
@@ -54,10 +69,12 @@ def simulator_toml(homes: list[Home], installed: datetime.date, golden_day: date
 def agent_toml(home: Home, port: int, community: Community, rhythm: Rhythm, command_public_key: str = "") -> str:
     """The configuration of a home's agent; the key is empty until the hub has registered the meter."""
     kind = "solar" if home.solar or home.is_golden else "grid"
-    roles = ["grid", "generation"] if home.measurement == GENERATION_AND_GRID else ["grid"]
+    maps = {"grid": home.meters.grid}
+    if home.measurement == GENERATION_AND_GRID:
+        maps["generation"] = home.meters.generation
     meters = "\n".join(
-        f'[[modbus.meter]]\nrole = "{role}"\nunit = {unit}\nmap = "eastron_sdm630"\n'
-        for unit, role in enumerate(roles, 1)
+        f'[[bus.meter]]\nrole = "{role}"\nunit = {unit}\nmap = "{name}"\n'
+        for unit, (role, name) in enumerate(maps.items(), 1)
     )
     return f"""\
 community_id = "{community.community_id}"
@@ -66,9 +83,11 @@ kind = "{kind}"
 measurement = "{home.measurement}"
 owner = "{OWNER}"
 
-[modbus]
+[[bus]]
+type = "{home.meters.framing}"
 host = "127.0.0.1"
 port = {port}
+pause_ms = 2  # a simulated line is quiet at once
 
 {meters}
 [sampling]
@@ -100,6 +119,7 @@ def register(client: httpx.Client, home: Home, enrolment: str, directory: Path) 
         "enrolment": enrolment,
         "production_capacity_w": PRODUCTION_CAPACITY_W,
         "connection_capacity_w": CONNECTION_CAPACITY_W,
+        "register_quantum_wh": home.meters.quantum_wh,
     }
     response = client.post("/meters", json=body, headers={"Idempotency-Key": f"register-{home.home_id}"})
     if response.status_code != httpx.codes.CREATED:
