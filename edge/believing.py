@@ -4,9 +4,11 @@ Pure. What is believed once is sealed and stays for ever, so the rules lean one 
 need a person, but it is never invented.
 
 - A rise beyond what the home can draw is refused, and so is every later value as high: waiting proves nothing.
-- A fall is believed when it has lasted RESET_CONFIRM_S over RESET_READINGS_MIN readings. It is a wrap if the
-  register can wrap and was about to, otherwise a reset, which adds nothing.
-- A register that returns within a day to where it was before that had not been reset: the rebase is undone, so
+- A fall is believed when it has lasted RESET_CONFIRM_S over RESET_READINGS_MIN readings, and only if it is one that
+  meters make: a wrap, if the register can wrap and was about to; or a reset, which begins again near zero and adds
+  nothing. A fall to anywhere else is another meter, nonsense, or the end of a rise that never was: it is refused until
+  the register has passed the value it had, which loses nothing and counts nothing twice, or until a person accepts it.
+- A register that returns within a day to where it was before a reset had not been reset: the rebase is undone, so
   that all that is ever counted is the difference of its true values.
 """
 
@@ -20,6 +22,8 @@ RETURN_MAX_S = 86_400
 """A register that returns later than this is judged like any other: a reset must not open a door for nonsense."""
 WRAP_MARGIN = 10
 """A fall is a wrap only from the last tenth of the range into the first; otherwise it is a reset."""
+RESET_MARGIN = 10
+"""A reset begins below a tenth of where the register was."""
 JUMP_ALLOWANCE_WH = 1_000
 """What a register may rise at once beside power × time: coarse registers step, and clocks have seconds."""
 SECONDS_PER_HOUR = 3_600
@@ -63,6 +67,7 @@ class Verdict:
     register: RegisterState
     refused: str = ""
     reset: bool = False
+    wrapped: bool = False
 
 
 def judge_register(
@@ -95,6 +100,16 @@ def judge_register(
     return Verdict(RegisterState(now_wh, offset_wh, rebase))
 
 
+def shifted(register: RegisterState, by_s: int) -> RegisterState:
+    """The register, its remembered instants told by a clock that has been set by so many seconds since."""
+    fall, rebase = register.fall, register.rebase
+    return replace(
+        register,
+        fall=fall and replace(fall, since_unix_s=fall.since_unix_s + by_s),
+        rebase=rebase and replace(rebase, before_unix_s=rebase.before_unix_s + by_s),
+    )
+
+
 def rebased(before: RegisterState, now_wh: int) -> RegisterState:
     """The register going on from `now_wh`, with nothing added."""
     return RegisterState(now_wh, before.offset_wh + before.last_wh - now_wh)
@@ -114,19 +129,28 @@ def _judge_fall(
     fall = replace(fall, readings=fall.readings + 1)
     if now_unix_s - fall.since_unix_s < RESET_CONFIRM_S or fall.readings < RESET_READINGS_MIN:
         return Verdict(replace(before, fall=fall), REGISTER_FELL)
+    possible_wh = _possible_wh(now_unix_s - before_unix_s, power_max_w)
+    wraps = modulus_wh is not None and _wrapped(before.last_wh, now_wh, modulus_wh, possible_wh)
+    if not wraps and not _begins_again(before.last_wh, fall, before_unix_s, power_max_w):
+        return Verdict(replace(before, fall=fall), REGISTER_FELL)
     rebase = before.rebase
     if rebase is None or before.last_wh > rebase.after_wh:
         rebase = Rebase(before.last_wh, before.offset_wh, before_unix_s, now_wh)
     rebase = replace(rebase, after_wh=now_wh)
-    possible_wh = _possible_wh(now_unix_s - before_unix_s, power_max_w)
-    if modulus_wh is not None and _wrapped(before.last_wh, now_wh, modulus_wh, possible_wh):
-        return Verdict(RegisterState(now_wh, before.offset_wh + modulus_wh, rebase))
+    if modulus_wh is not None and wraps:
+        return Verdict(RegisterState(now_wh, before.offset_wh + modulus_wh, rebase), wrapped=True)
     return Verdict(replace(rebased(before, now_wh), rebase=rebase), reset=True)
 
 
 def _goes_on(fall: Fall, now_wh: int, now_unix_s: int, power_max_w: int) -> bool:
     elapsed_s = now_unix_s - fall.since_unix_s
     return elapsed_s >= 0 and 0 <= now_wh - fall.to_wh <= _possible_wh(elapsed_s, power_max_w)
+
+
+def _begins_again(before_wh: int, fall: Fall, before_unix_s: int, power_max_w: int) -> bool:
+    """Whether the fall went to where a register that started from zero meanwhile can be."""
+    possible_wh = _possible_wh(fall.since_unix_s - before_unix_s, power_max_w)
+    return fall.to_wh * RESET_MARGIN < before_wh and fall.to_wh <= possible_wh
 
 
 def _wrapped(before_wh: int, now_wh: int, modulus_wh: int, possible_wh: int) -> bool:

@@ -5,6 +5,7 @@ import ctypes
 import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 TIME_ERROR = 5
@@ -14,10 +15,29 @@ TIMEX_BYTES = 512
 """More than any kernel's struct timex."""
 STATUS_OFFSET = 5 * ctypes.sizeof(ctypes.c_long)
 """modes (an int, padded), offset, freq, maxerror and esterror come before it."""
+STEP_MIN_S = 2
+"""A clock set by so much has been stepped. A leap second is less, and so is what a time source corrects gently."""
+
+
+@dataclass(frozen=True)
+class Instant:
+    """One moment by both clocks: the time of day, which may be set, and the one that only passes."""
+
+    unix_s: float
+    monotonic_s: float
+
+
+def step_s(before: Instant, now: Instant) -> int:
+    """By how many seconds the clock was set between two instants, forward or (negative) back; 0 if it was not."""
+    step = (now.unix_s - before.unix_s) - (now.monotonic_s - before.monotonic_s)
+    return round(step) if abs(step) >= STEP_MIN_S else 0
 
 
 class Clock(Protocol):
     """What time it is, and waiting for a time."""
+
+    def instant(self) -> Instant:
+        """Now, by both clocks."""
 
     def now_unix_s(self) -> int:
         """Whole seconds since 1970 UTC."""
@@ -46,6 +66,10 @@ class KernelClock:
         """Whole seconds since 1970 UTC."""
         return math.floor(self._wall_s())
 
+    def instant(self) -> Instant:
+        """Now, by both clocks."""
+        return Instant(self._wall_s(), self._monotonic_s())
+
     def synchronised(self) -> bool:
         """Whether the kernel says that a time source disciplines the clock."""
         return self._check == "trust" or kernel_clock_synchronised()
@@ -62,11 +86,16 @@ class LaboratoryClock:
 
     def __init__(self, start_unix_s: int, tell: Callable[[int], Awaitable[None]]) -> None:
         self._now_unix_s = start_unix_s
+        self._waited_s = 0
         self._tell = tell
 
     def now_unix_s(self) -> int:
         """The simulated time."""
         return self._now_unix_s
+
+    def instant(self) -> Instant:
+        """Now; what passes is what was waited for."""
+        return Instant(self._now_unix_s, self._waited_s)
 
     def synchronised(self) -> bool:
         """Always: it is given."""
@@ -75,6 +104,7 @@ class LaboratoryClock:
     async def wait_until(self, time_unix_s: int) -> None:
         """Make it that time."""
         await self._tell(time_unix_s)
+        self._waited_s += max(0, time_unix_s - self._now_unix_s)
         self._now_unix_s = time_unix_s
 
 

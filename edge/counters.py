@@ -15,7 +15,7 @@ is lost or added.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from edge.believing import RegisterState, Verdict, judge_register, rebased
+from edge.believing import RegisterState, Verdict, judge_register, rebased, shifted
 from edge.errors import RegisterError
 from protocol.enrolment import MEASURES_GENERATION_AND_GRID, MEASURES_NET_ONLY
 from protocol.limits import ENERGY_WH_MAX
@@ -44,7 +44,8 @@ class CounterState:
 
 @dataclass(frozen=True)
 class Step:
-    """The state after one poll, to be journaled; the registers that were reset; or why the poll is not believed.
+    """The state after one poll, to be journaled; the registers that were reset or wrapped; or why the poll is not
+    believed.
 
     After a refused poll the counters are as they were; the state only remembers what was suspicious.
     """
@@ -52,6 +53,7 @@ class Step:
     state: CounterState
     resets: tuple[str, ...] = ()
     refused: RegisterError | None = None
+    wraps: tuple[str, ...] = ()
 
 
 def start_counters(measurement: int, registers_wh: Mapping[str, int], time_unix_s: int) -> CounterState:
@@ -89,7 +91,9 @@ def advance_counters(
         return Step(replace(state, registers=suspected), refused=RegisterError(verdict.refused, why))
     registers = {name: verdict.register for name, verdict in verdicts.items()}
     resets = tuple(name for name, verdict in verdicts.items() if verdict.reset)
-    return Step(_counted(replace(state, time_unix_s=time_unix_s, registers=registers, swapped=False)), resets)
+    wraps = tuple(name for name, verdict in verdicts.items() if verdict.wrapped)
+    counted = _counted(replace(state, time_unix_s=time_unix_s, registers=registers, swapped=False))
+    return Step(counted, resets, wraps=wraps)
 
 
 def judge_registers(
@@ -117,6 +121,12 @@ def accept_registers(
         for name, before in state.registers.items()
     }
     return _counted(replace(state, time_unix_s=max(time_unix_s, state.time_unix_s), registers=registers, swapped=True))
+
+
+def shift_time(state: CounterState, by_s: int) -> CounterState:
+    """The state as the same device remembers it after its clock was set by so many seconds: durations stay true."""
+    registers = {name: shifted(register, by_s) for name, register in state.registers.items()}
+    return replace(state, time_unix_s=state.time_unix_s + by_s, registers=registers)
 
 
 def _unsuspected(before: RegisterState, now_wh: int) -> RegisterState:

@@ -53,7 +53,7 @@ def make_reading(
     register_reset: bool,
     meter_swapped: bool,
 ) -> Reading:
-    """One reading with its flags."""
+    """One reading with its flags. A clock that was set since the last reading cannot vouch for the time between."""
     flags = 0
     if not clock_synchronised:
         flags |= FLAG_CLOCK_UNSYNCHRONISED

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.clock import STA_UNSYNC, TIME_ERROR, TIMEX_BYTES, KernelClock, timex_synchronised
+from edge.clock import STA_UNSYNC, TIME_ERROR, TIMEX_BYTES, Instant, KernelClock, step_s, timex_synchronised
 from edge.notify import ALIVE, READY, notify, watchdog_pause_s
 
 
@@ -36,6 +36,26 @@ def test_a_wait_over_a_clock_that_is_stepped_is_never_longer_than_it_looked(step
 
     asyncio.run(KernelClock("trust", stepped).wait_until(1_900_000_002))
     assert time.monotonic() - started < 2.5
+
+
+def test_a_step_is_told_from_a_leap_second_and_from_a_clock_that_is_corrected_gently() -> None:
+    before = Instant(1_900_000_000.7, 50.0)
+    assert step_s(before, Instant(1_900_000_060.7, 110.0)) == 0
+    assert step_s(before, Instant(1_900_000_059.7, 110.0)) == 0  # the second before midnight came twice
+    assert step_s(before, Instant(1_900_000_061.7, 110.0)) == 0
+    assert step_s(before, Instant(1_900_003_602.5, 3_650.0)) == 0  # 500 millionths faster for an hour
+    assert step_s(before, Instant(1_900_000_063.7, 110.0)) == 3
+    assert step_s(before, Instant(1_899_996_460.7, 110.0)) == -3_600
+
+
+def test_a_smeared_leap_second_is_no_step_and_costs_no_reading() -> None:
+    smear_s, seen = 86_400, []
+    before = Instant(0.0, 0.0)
+    for monotonic_s in range(60, smear_s + 1, 60):
+        now = Instant(monotonic_s - monotonic_s / smear_s, monotonic_s)
+        assert step_s(before, now) == 0
+        seen.append(before := now)
+    assert seen[-1].unix_s == smear_s - 1
 
 
 def test_a_wait_ends_at_its_instant_and_never_before() -> None:

@@ -11,6 +11,7 @@ from edge.counters import (
     CounterState,
     accept_registers,
     advance_counters,
+    shift_time,
     start_counters,
 )
 from protocol.enrolment import MEASURES_GENERATION_AND_GRID, MEASURES_NET_ONLY
@@ -170,6 +171,54 @@ def test_a_register_cannot_rise_faster_than_the_home_can_draw_and_waiting_change
     limit_wh = 100_000 * 60 // 3_600 + JUMP_ALLOWANCE_WH
     assert home.poll(registers(180_250 + limit_wh + 1, 0, 0)) == "register_jumped"
     assert home.poll(registers(180_250 + limit_wh, 0, 0)) == ""
+
+
+def test_a_rise_that_never_was_is_not_counted_twice_however_long_its_end_lasts() -> None:
+    home = Minutes(start_counters(PAIR, registers(100_000, 500, 300), 0), power_max_w=100_000)
+    assert home.poll(registers(100_300, 500, 300)) == ""
+    assert home.poll(registers(100_010, 500, 300), 500) == "register_fell"
+    assert home.resets == ()
+    assert home.poll(registers(100_310, 500, 300)) == ""
+    assert home.state.production_wh == 100_310
+
+
+def test_a_fall_to_where_no_register_begins_waits_for_a_person_and_is_never_energy() -> None:
+    home = Minutes(start_counters(PAIR, registers(100_000, 500, 300), 0), power_max_w=100_000)
+    for other_meter_wh in range(41_000, 60_000, 20):
+        assert home.poll(registers(other_meter_wh, 500, 300)) == "register_fell"
+    home.state = accept_registers(home.state, registers(60_000, 500, 300), [GENERATION], home.now)
+    assert home.poll(registers(60_012, 500, 300)) == ""
+    assert home.state.production_wh == 100_012
+
+
+def test_after_a_long_silence_a_reset_register_may_have_come_some_way() -> None:
+    home = Minutes(start_counters(PAIR, registers(900_000, 500, 300), 0), power_max_w=10_000)
+    home.now += 5 * 3_600
+    assert home.poll(registers(40_000, 500, 300), LONG) == ""
+    assert home.resets == (GENERATION,)
+
+
+def test_a_wrap_is_said_to_be_one() -> None:
+    state = start_counters(PAIR, registers(99_990, 500, 300), 0)
+    wraps: tuple[str, ...] = ()
+    for minute in range(1, LONG + 1):
+        step = advance_counters(state, registers(15, 500, 300), {GENERATION: 100_000}, 60 * minute, POWER_MAX_W)
+        state, wraps = step.state, wraps + step.wraps
+    assert (wraps, state.production_wh) == ((GENERATION,), 100_015)
+
+
+def test_a_clock_that_is_set_changes_no_duration() -> None:
+    home = Minutes(start_counters(PAIR, registers(100_000, 500, 300), 0), power_max_w=100_000)
+    home.poll(registers(0, 500, 300), LONG - 1)
+    for by_s in (-86_400, 10**8):
+        home.now += by_s
+        home.state = shift_time(home.state, by_s)
+    assert home.poll(registers(0, 500, 300)) == ""
+    assert home.resets == (GENERATION,)
+    home.now -= 3_600
+    home.state = shift_time(home.state, -3_600)
+    assert home.poll(registers(100_050, 500, 300)) == ""
+    assert home.state.production_wh == 100_050
 
 
 def test_a_replaced_meter_goes_on_from_its_own_registers_once_a_person_has_accepted_them() -> None:
