@@ -4,22 +4,25 @@ import asyncio
 import logging
 import random
 import signal
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from edge.agent import Agent
+from edge.bus_budget import check_buses
 from edge.clock import KernelClock, LaboratoryClock
-from edge.counters import accept_registers, judge_registers
-from edge.errors import ModbusError, RegisterError, ReplayError, SettingsError
-from edge.identity import load_identity
+from edge.errors import ModbusError, ReplayError, SettingsError
+from edge.home_assistant import HomeAssistant
+from edge.home_reader import HomeReader
 from edge.journal import Journal
-from edge.modbus import HomeReader
 from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_pause_s
-from edge.poll import moduli_wh, read_poll
+from edge.rotation import open_identity
 from edge.settings import Settings
 
 FOLLOW_REAL_CLOCK = 0
 COMMITMENT_CHECK_S = 0.05
+CANCEL_AGAIN_S = 5.0
+"""Longer than saying farewell takes."""
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +32,11 @@ async def run_agent(settings: Settings) -> None:
 
     Stopping seals nothing early: what is journaled is continued by the next start.
     """
-    identity = load_identity(settings.key_file)
+    check_buses(settings.buses, settings.sampling.interval_s)
     journal = Journal(settings.journal.file, settings.journal.bytes_max)
-    reader = HomeReader(settings.modbus)
+    reader = HomeReader(settings.buses)
     try:
+        identity = open_identity(settings, journal)
         clock = KernelClock(settings.sampling.clock_check)
         agent = Agent(settings, identity, journal, clock=clock, reader=reader, random=random.SystemRandom().random)
         loop = asyncio.get_running_loop()
@@ -45,22 +49,53 @@ async def run_agent(settings: Settings) -> None:
         ]
         stop = asyncio.create_task(agent.stop.wait())
         notify(READY)
-        await _first_of(stop, work)
+        async with _home_assistant(settings, agent):
+            await _first_of(stop, work)
         notify(STOPPING)
     finally:
         reader.close()
         journal.close()
 
 
+@asynccontextmanager
+async def _home_assistant(settings: Settings, agent: Agent) -> AsyncIterator[None]:
+    """Meanwhile, tell the member's Home Assistant, if there is one. Its end is logged; metering goes on."""
+    home = settings.home_assistant
+    if home is None:
+        yield
+        return
+    link = HomeAssistant(settings, home, agent.status, random.SystemRandom().random)
+    agent.on_reading = link.tell
+    telling = asyncio.create_task(link.run())
+    telling.add_done_callback(_log_end)
+    try:
+        yield
+    finally:
+        await _end(telling)
+
+
+def _log_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("home_assistant_ended", exc_info=task.exception())
+
+
 async def _first_of(stop: asyncio.Task[bool], work: list[asyncio.Task[None]]) -> None:
     """Wait for `stop` or for the first task to end, end all, and raise what one of them raised."""
     await asyncio.wait([stop, *work], return_when=asyncio.FIRST_COMPLETED)
     ended = [task for task in work if task.done()]
-    for task in [stop, *work]:
-        task.cancel()
-    await asyncio.gather(stop, *work, return_exceptions=True)
+    await _end(stop, *work)
     for task in ended:
         task.result()
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel until all have ended: what awaits `asyncio.wait_for` may miss the first time."""
+    running = set(tasks)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _say_alive(agent: Agent) -> None:
@@ -74,32 +109,6 @@ async def _say_alive(agent: Agent) -> None:
     await asyncio.Event().wait()
 
 
-async def accept_now(settings: Settings, names: Collection[str]) -> list[str]:
-    """Accept the named registers as they are now, by default those that are not believed. Returns which.
-
-    Raises SettingsError `register_unknown`, RegisterError `register_believed` if there is nothing to accept, or
-    JournalError, also while an agent runs.
-    """
-    journal = Journal(settings.journal.file, settings.journal.bytes_max)
-    reader = HomeReader(settings.modbus)
-    try:
-        state = journal.get_counters()
-        if unknown := set(names) - set(state.registers):
-            raise SettingsError("register_unknown", f"{sorted(unknown)}; there are {sorted(state.registers)}")
-        meters, now_unix_s = settings.modbus.meters, KernelClock(settings.sampling.clock_check).now_unix_s()
-        registers_wh = read_poll(meters, await reader.read()).registers_wh
-        power_max_w = settings.sampling.power_max_w
-        verdicts = judge_registers(state, registers_wh, moduli_wh(meters), now_unix_s, power_max_w)
-        accepted = sorted(names) or sorted(name for name, verdict in verdicts.items() if verdict.refused)
-        if not accepted:
-            raise RegisterError("register_believed", "every register is believed; name the one that is another now")
-        journal.append_readings([], accept_registers(state, registers_wh, accepted, now_unix_s))
-        return accepted
-    finally:
-        reader.close()
-        journal.close()
-
-
 async def replay(settings: Settings, from_unix_s: int, to_unix_s: int, timeout_s: float) -> dict[str, object]:
     """Read, seal and publish a stretch of a simulated home's time, readings from `from` to `to` inclusive.
 
@@ -109,10 +118,10 @@ async def replay(settings: Settings, from_unix_s: int, to_unix_s: int, timeout_s
     unit = settings.laboratory_clock_unit
     if unit is None:
         raise SettingsError("settings_missing", "laboratory.clock_unit: only a simulated home can be replayed")
-    identity = load_identity(settings.key_file)
     journal = Journal(settings.journal.file, settings.journal.bytes_max)
-    reader = HomeReader(settings.modbus)
+    reader = HomeReader(settings.buses)
     try:
+        identity = open_identity(settings, journal)
 
         async def tell(time_unix_s: int) -> None:
             await reader.set_laboratory_time(unit, time_unix_s)
@@ -134,9 +143,7 @@ async def replay(settings: Settings, from_unix_s: int, to_unix_s: int, timeout_s
             await _committed(agent, transport, timeout_s)
             return agent.status()
         finally:
-            transport.cancel()
-            with suppress(asyncio.CancelledError):
-                await transport
+            await _end(transport)
             await release_laboratory(reader, unit)
     finally:
         reader.close()

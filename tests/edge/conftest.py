@@ -1,11 +1,14 @@
 """Real meters over real Modbus TCP, and a home configured to read them."""
 
 import asyncio
+import json
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -133,15 +136,17 @@ meter_id = "home-17"
 kind = "solar"
 measurement = "generation_and_grid"
 owner = "{"0f" * 32}"
-[modbus]
+[[bus]]
+type = "tcp"
 host = "127.0.0.1"
 port = {port}
 timeout_s = 1
-[[modbus.meter]]
+retries = 0
+[[bus.meter]]
 role = "grid"
 unit = {GRID}
 map = "eastron_sdm630"
-[[modbus.meter]]
+[[bus.meter]]
 role = "generation"
 unit = {GENERATION}
 map = "eastron_sdm630"
@@ -181,3 +186,70 @@ def settings(config_file: Path) -> Settings:
 def quarter() -> int:
     """A boundary of the settlement interval, not long ago."""
     return int(time.time()) // 900 * 900 - 86_400
+
+
+class HubApi:
+    """What a hub says to a device, at the wire: `answer` turns path and body into a status and a JSON object."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str, dict[str, Any]], tuple[int, object]] = lambda _path, _body: (201, {})
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                hub.asked.append((self.path, body))
+                status, answer = hub.answer(self.path, body)
+                if status:  # 0: the connection ends without an answer
+                    data = json.dumps(answer).encode() if not isinstance(answer, bytes) else answer
+                    self.send_response(status)
+                    self.send_header("Content-Length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def hub() -> Iterator[HubApi]:
+    made = HubApi()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[], ModbusTcpServer]], int]]:
+    """Runs a Modbus TCP server until the test ends; gives its port."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    servers: list[ModbusTcpServer] = []
+
+    def start(make: Callable[[], ModbusTcpServer]) -> int:
+        async def begin() -> int:
+            server = make()
+            await server.serve_forever(background=True)
+            servers.append(server)
+            assert isinstance(server.transport, asyncio.Server)
+            return int(server.transport.sockets[0].getsockname()[1])
+
+        return asyncio.run_coroutine_threadsafe(begin(), loop).result(10)
+
+    yield start
+    for server in servers:
+        asyncio.run_coroutine_threadsafe(server.shutdown(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()

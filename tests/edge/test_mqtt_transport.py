@@ -1,4 +1,5 @@
-"""The whole agent over a real broker; the other end is a few lines that behave like the hub, or do not."""
+"""The whole agent over a real broker, in both versions of MQTT; the other end is a few lines that behave like the hub,
+or do not."""
 
 import asyncio
 import json
@@ -10,8 +11,8 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ import paho.mqtt.client as mqtt
 import pytest
 from nacl.signing import SigningKey
 
+from edge.connection import Hooks, load_certificate, read_password, tls_context
 from edge.errors import IdentityError
+from edge.mqtt_transport import MqttTransport
 from edge.outbox import Outbox
-from edge.settings import load_settings
-from edge.transport import Hooks, Transport, read_password, tls_context
+from edge.settings import Settings, load_settings
 from infra.local.mosquitto import Mosquitto
 from protocol.command import RESEND, RESTART, SET_INTERVAL, Command, encode_command
 from protocol.committed import Committed, encode_committed
@@ -34,6 +36,7 @@ from protocol.topics import shard_of, topic
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 30
+GRID, POWER = 1, 0x34
 
 
 class HubEnd:
@@ -71,8 +74,8 @@ class HubEnd:
         digest = seal_hash(self.seals[contiguous].seal_bytes) if contiguous else None
         self.send("committed", encode_committed(Committed(1, contiguous, digest, [])), retain=True)
 
-    def send(self, channel: str, payload: bytes, *, retain: bool = False) -> None:
-        self.client.publish(self._topic(channel), payload, qos=1, retain=retain)
+    def send(self, channel: str, payload: bytes, *, retain: bool = False) -> mqtt.MQTTMessageInfo:
+        return self.client.publish(self._topic(channel), payload, qos=1, retain=retain)
 
     def wait_for_status(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         deadline = time.monotonic() + WAIT_S
@@ -145,15 +148,27 @@ def broker_of(broker: Any) -> Callable[[Mosquitto], Any]:
     return make
 
 
+@pytest.fixture(params=[5, 3])
+def version(request: pytest.FixtureRequest) -> int:
+    """MQTT 5 or 3.1.1: the guarantees are the same."""
+    return int(request.param)
+
+
 @pytest.fixture
-def home(tmp_path: Path, meters: Any, broker: Any, config_text: Callable[..., str]) -> Iterator[tuple[Path, HubEnd]]:
+def home(
+    tmp_path: Path, meters: Any, broker: Any, config_text: Callable[..., str], version: int
+) -> Iterator[tuple[Path, HubEnd]]:
+    meters.set(GRID, POWER, 0.0)  # at rest: registers may stand still
     meter_id = f"home-{uuid.uuid4().hex[:16]}"
     text = config_text(meters.port, broker.port, "interval_s = 60")
     text = text.replace("home-17", meter_id).replace("sunny-street", broker.community_id)
     text = text.replace("ca.crt", str(broker.ca_file)).replace(
         '[mqtt]\nhost = "127.0.0.1"', f'[mqtt]\nhost = "{broker.host}"'
     )
-    text = text.replace('password_file = "mqtt.password"', 'password_file = "mqtt.password"\nrepublish_after_s = 1')
+    text = text.replace(
+        'password_file = "mqtt.password"',
+        f'password_file = "mqtt.password"\nrepublish_after_s = 1\nversion = {version}',
+    )
     (tmp_path / "edge.toml").write_text(text)
     (tmp_path / "mqtt.password").touch(mode=0o600)
     (tmp_path / "mqtt.password").write_text("a-password-of-this-test\n")
@@ -261,6 +276,11 @@ def test_a_password_or_authority_that_is_not_there_is_a_named_error(tmp_path: Pa
     (tmp_path / "ca").write_text("no certificate")
     with pytest.raises(IdentityError, match="ca_unreadable"):
         tls_context(tmp_path / "ca")
+    with pytest.raises(IdentityError, match="certificate_key_exposed"):
+        load_certificate(tls_context(None), tmp_path / "ca", tmp_path / "open")
+    (tmp_path / "open").chmod(0o600)
+    with pytest.raises(IdentityError, match="certificate_unreadable"):
+        load_certificate(tls_context(None), tmp_path / "ca", tmp_path / "open")
 
 
 def test_a_restored_journal_hears_the_retained_receipt_before_it_sends_and_so_sends_nothing(
@@ -270,7 +290,8 @@ def test_a_restored_journal_hears_the_retained_receipt_before_it_sends_and_so_se
     assert finish(commonwatt_edge(config, "enrol", "--valid-from", iso(quarter)))[0] == 0
     copies = {file: file.read_bytes() for file in config.parent.glob("journal.sqlite*")}
     span = ("--from", iso(quarter), "--to", iso(quarter + 2 * SETTLEMENT_INTERVAL_S))
-    assert finish(commonwatt_edge(config, "replay", *span))[0] == 0
+    code, _, err = finish(commonwatt_edge(config, "replay", *span))
+    assert code == 0, err
     for file in config.parent.glob("journal.sqlite*"):
         file.unlink()
     for file, content in copies.items():
@@ -290,8 +311,7 @@ def test_a_connection_sends_only_after_the_retained_receipt_had_its_chance(
     config, hub = home
     settings, events = load_settings(config), []
     if retained:
-        hub.send("committed", encode_committed(Committed(1, 0, None, [])), retain=True)
-        wait_until(lambda: not hub.client.want_write())
+        hub.send("committed", encode_committed(Committed(1, 0, None, [])), retain=True).wait_for_publish(WAIT_S)
 
     async def connect() -> None:
         asked, started = asyncio.Event(), time.monotonic()
@@ -303,7 +323,7 @@ def test_a_connection_sends_only_after_the_retained_receipt_had_its_chance(
         hooks = Hooks(find_message, lambda _: events.append("receipt"), lambda _: None, dict, lambda _: None)
         outbox = Outbox(60, lambda: 0.0)
         outbox.load([1])
-        running = asyncio.create_task(Transport(settings, outbox, hooks, lambda: 0.0).run())
+        running = asyncio.create_task(MqttTransport(settings, outbox, hooks, lambda: 0.0).run())
         await asyncio.wait_for(asked.wait(), WAIT_S)
         assert (time.monotonic() - started > 1.9) is not retained
         running.cancel()
@@ -313,21 +333,147 @@ def test_a_connection_sends_only_after_the_retained_receipt_had_its_chance(
     assert events == (["receipt", "asked"] if retained else ["asked"])
 
 
-def test_a_refused_publish_is_heard(home: tuple[Path, HubEnd], broker: Any) -> None:
-    settings = load_settings(home[0])
-    counts: list[str] = []
-    hooks = Hooks(lambda _: None, lambda _: None, lambda _: None, dict, counts.append)
+@dataclass
+class Heard:
+    """An agent that has nothing to say and notes what its transport tells it."""
+
+    counts: list[str] = field(default_factory=list)
+    problems: list[tuple[str, bool]] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def transport(
+        self, settings: Settings, renew: Callable[[], Awaitable[bool]] | None = None, undisputed_s: float = 60
+    ) -> MqttTransport:
+        hooks = Hooks(
+            lambda _: None,
+            lambda _: None,
+            lambda _: None,
+            dict,
+            self._count,
+            problem=self._problem,
+            renew_credentials=renew,
+        )
+        return MqttTransport(settings, Outbox(1, lambda: 0.0), hooks, lambda: 0.01, undisputed_s=undisputed_s)
+
+    def _count(self, what: str) -> None:
+        self.counts.append(what)
+        self.changed.set()
+
+    def _problem(self, name: str, exists: bool) -> None:
+        self.problems.append((name, exists))
+        self.changed.set()
+
+    async def wait(self, happened: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not happened():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+async def end(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    _, running = await asyncio.wait(tasks, timeout=WAIT_S)
+    assert not running
+
+
+def test_mqtt_5_tells_of_a_refused_publish_and_mqtt_3_does_not(
+    home: tuple[Path, HubEnd], broker: Any, version: int
+) -> None:
+    settings, heard = load_settings(home[0]), Heard()
 
     async def publish_as_somebody_else() -> None:
-        transport = Transport(settings, Outbox(1, lambda: 0.0), hooks, lambda: 0.0)
-        async with transport._client() as client:
+        async with heard.transport(settings)._client() as client:
             await client.publish(topic(broker.community_id, "home-of-others", "seals"), b"x", qos=1)
 
     asyncio.run(publish_as_somebody_else())
-    assert counts == ["publish_refused"]
+    assert heard.counts == (["publish_refused"] if version == 5 else [])
+
+
+def test_refused_credentials_are_named_renewed_and_read_again(home: tuple[Path, HubEnd]) -> None:
+    settings, heard = load_settings(home[0]), Heard()
+    file = home[0].parent / "mqtt.password"
+    good = file.read_text()
+    file.write_text("the-password-of-last-year")
+    asked = []
+
+    async def renew() -> bool:
+        asked.append(len(asked))
+        if len(asked) > 1:
+            file.write_text(good)
+        return len(asked) > 1
+
+    async def connect() -> None:
+        transport = heard.transport(settings, renew)
+        running = asyncio.create_task(transport.run())
+        await heard.wait(lambda: ("broker_not_authorised", False) in heard.problems)
+        assert transport.last_problem == ""
+        await end(running)
+
+    asyncio.run(connect())
+    assert heard.counts == ["broker_not_authorised"] * 2
+    assert heard.problems == [("broker_not_authorised", True)] * 2 + [("broker_not_authorised", False)]
+
+
+def test_a_password_that_cannot_be_read_for_a_while_ends_nothing(home: tuple[Path, HubEnd]) -> None:
+    settings, heard = load_settings(home[0]), Heard()
+    file = home[0].parent / "mqtt.password"
+
+    async def connect() -> None:
+        transport = heard.transport(settings)
+        file.chmod(0o644)
+        running = asyncio.create_task(transport.run())
+        await heard.wait(lambda: "password_exposed" in heard.counts)
+        file.chmod(0o600)
+        await heard.wait(lambda: ("broker_not_authorised", False) in heard.problems)
+        await end(running)
+
+    asyncio.run(connect())
+
+
+def test_two_devices_with_one_name_notice_each_other_and_the_one_that_remains_recovers(
+    home: tuple[Path, HubEnd],
+) -> None:
+    settings, one, other = load_settings(home[0]), Heard(), Heard()
+
+    async def quarrel() -> None:
+        first = asyncio.create_task(one.transport(settings, undisputed_s=0.5).run())
+        await one.wait(lambda: ("broker_not_authorised", False) in one.problems)
+        second = asyncio.create_task(other.transport(settings).run())
+        await one.wait(lambda: ("session_taken_over", True) in one.problems)
+        await end(second)
+        await one.wait(lambda: ("session_taken_over", False) in one.problems)
+        await end(first)
+
+    asyncio.run(quarrel())
+    assert "session_taken_over" in one.counts
+
+
+def test_one_lost_connection_is_no_quarrel(
+    tmp_path: Path, mosquitto_installation: Any, broker_of: Callable[[Any], Any], home: tuple[Path, HubEnd]
+) -> None:
+    settings, heard = load_settings(home[0]), Heard()
+    assert settings.mqtt is not None
+    with Mosquitto(tmp_path / "broker", mosquitto_installation, settings.community_id) as server:
+        broker_of(server).create_meter_account(settings.meter_id, "a-password-of-this-test")
+        here = replace(settings.mqtt, port=server.port, ca_file=server.ca_file)
+
+        async def connect() -> None:
+            running = asyncio.create_task(heard.transport(replace(settings, mqtt=here)).run())
+            await heard.wait(lambda: len(heard.problems) == 1)
+            server.kill()
+            await heard.wait(lambda: len(heard.counts) > 1)
+            server.start()
+            await heard.wait(lambda: len(heard.problems) > 1)
+            await end(running)
+
+        asyncio.run(connect())
+    assert set(heard.counts) == {"broker_lost"}
+    assert set(heard.problems) == {("broker_not_authorised", False)}
 
 
 def test_killing_broker_and_agent_in_turn_loses_and_doubles_nothing(
+    version: int,
     tmp_path: Path,
     meters: Any,
     mosquitto_installation: Any,
@@ -341,7 +487,9 @@ def test_killing_broker_and_agent_in_turn_loses_and_doubles_nothing(
         text = text.replace(
             'host = "127.0.0.1"\nport = ' + str(server.port), f'host = "localhost"\nport = {server.port}'
         )
-        text = text.replace('ca_file = "ca.crt"', f'ca_file = "{server.ca_file}"\nrepublish_after_s = 1')
+        text = text.replace(
+            'ca_file = "ca.crt"', f'ca_file = "{server.ca_file}"\nrepublish_after_s = 1\nversion = {version}'
+        )
         config.write_text(text)
         (tmp_path / "mqtt.password").touch(mode=0o600)
         (tmp_path / "mqtt.password").write_text(password)
