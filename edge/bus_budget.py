@@ -83,9 +83,14 @@ def budget_of(bus: TcpBus | SerialBus) -> Budget:
     """What a poll of this bus takes."""
     blocks = [block for meter in bus.meters for block in meter_blocks(meter)]
     times_s = [block_s(bus, block) for block in blocks]
-    # A retry over a serial line is two requests: one to come into step again, one to ask again.
-    retry_s = bus.timeout_s + (2 if line_of(bus) else 1) * max(times_s, default=0.0)
+    # A retry is two requests: one to come into step again, one to ask again.
+    retry_s = bus.timeout_s + 2 * max(times_s, default=0.0)
     return Budget(len(blocks), sum(block.count for block in blocks), sum(times_s), bus.retries * retry_s)
+
+
+def shortest_interval_s(buses: Sequence[BusSettings]) -> int:
+    """The shortest reading interval that all buses can keep."""
+    return max((ceil(budget_of(bus).needed_s) for bus in buses if not isinstance(bus, PulseBus)), default=1)
 
 
 def check_buses(buses: Sequence[BusSettings], interval_s: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import termios
 from abc import ABC, abstractmethod
 from contextlib import suppress
 
@@ -11,6 +12,8 @@ from edge.bus_settings import SerialBus, TcpBus
 from edge.errors import ModbusError
 
 CHUNK_BYTES = 4096
+UNREAD_BYTES_MAX = 16_384
+"""Only so much is kept of what nobody waits for: a noisy line and a talkative device never fill the memory."""
 
 
 class Connection(ABC):
@@ -47,6 +50,7 @@ class Connection(ABC):
     def take_in(self, data: bytes) -> None:
         """The wire brought this."""
         self._arrived += data
+        del self._arrived[:-UNREAD_BYTES_MAX]
         self._news.set()
 
     def lose(self, why: str) -> None:
@@ -111,25 +115,30 @@ class SerialConnection(Connection):
                 parity=bus.parity,
                 stopbits=bus.stop_bits,
                 timeout=0,
-                write_timeout=0,
                 exclusive=True,
             )
-        except (OSError, ValueError) as error:  # a SerialException is an OSError
+        except (OSError, ValueError, termios.error) as error:  # a SerialException is an OSError
             raise ModbusError("modbus_unreachable", f"{bus.device} cannot be opened: {error}") from None
         return cls(port)
 
     def send(self, data: bytes) -> None:
         """Send all of it; a failure shows as `lost`."""
         try:
-            if self._port.write(data) != len(data):
-                self.lose("the serial line takes no more bytes")
+            written = os.write(self._port.fileno(), data)  # pyserial's own would try a full line for ever
+        except BlockingIOError:
+            written = 0
         except OSError as error:
             self.lose(str(error))
+            return
+        if written != len(data):
+            self.lose("the serial line takes no more bytes")
 
     def close(self) -> None:
         """Close it at once."""
         if self._port.is_open:
             self._stop_reading()
+            with suppress(termios.error):  # a device that is gone has nothing left to say
+                termios.tcflush(self._port.fileno(), termios.TCOFLUSH)  # else closing waits for a line that is stuck
             self._port.close()
         self.lose("closed")
 

@@ -17,7 +17,9 @@ BUS_TYPES = ("tcp", "rtu_over_tcp", "rtu", "s0")
 ROLES = ("grid", "generation")
 ENERGY_REGISTERS = ("import", "export", "total")
 PARITIES = {"none": "N", "even": "E", "odd": "O"}
-UNIT_MAX = 247
+UNIT_MIN, UNIT_MAX = 1, 247
+TCP_UNIT_MIN, TCP_UNIT_MAX = 0, 255
+"""There is no line behind it on which 0 speaks to everybody: some devices answer as 0 or 255 alone."""
 PULSE_UNIT = 0
 PORT_MAX = 65_535
 TIMEOUT_MAX_S = 60
@@ -116,6 +118,7 @@ def _parse_rtu_over_tcp(table: Table, name: str, file: Path) -> TcpBus:
 
 
 def _tcp_bus(table: Table, name: str, file: Path, framing: str) -> TcpBus:
+    units = (TCP_UNIT_MIN, TCP_UNIT_MAX) if framing == "tcp" else (UNIT_MIN, UNIT_MAX)
     return TcpBus(
         name,
         table.take("host", host_name),
@@ -123,7 +126,7 @@ def _tcp_bus(table: Table, name: str, file: Path, framing: str) -> TcpBus:
         framing,
         table.take("timeout_s", integer(1, TIMEOUT_MAX_S), 3),
         table.take("retries", integer(0, RETRIES_MAX), 1),
-        _parse_meters(table, file),
+        _parse_meters(table, file, units),
         table.take("pause_ms", integer(0, PAUSE_MS_MAX), PAUSE_MS_DEFAULT),
     )
 
@@ -137,7 +140,7 @@ def _parse_serial(table: Table, name: str, file: Path) -> SerialBus:
         table.take("stop_bits", integer(1, 2), 1),
         table.take("timeout_s", integer(1, TIMEOUT_MAX_S), 1),
         table.take("retries", integer(0, RETRIES_MAX), 1),
-        _parse_meters(table, file),
+        _parse_meters(table, file, (UNIT_MIN, UNIT_MAX)),
         table.take("pause_ms", integer(0, PAUSE_MS_MAX), PAUSE_MS_DEFAULT),
     )
 
@@ -165,8 +168,8 @@ _PARSERS: dict[str, Callable[[Table, str, Path], BusSettings]] = {
 }
 
 
-def _parse_meters(table: Table, file: Path) -> tuple[MeterSettings, ...]:
-    meters = tuple(_parse_meter(entry, file) for entry in table.tables("meter"))
+def _parse_meters(table: Table, file: Path, units: tuple[int, int]) -> tuple[MeterSettings, ...]:
+    meters = tuple(_parse_meter(entry, file, units) for entry in table.tables("meter"))
     if not meters:
         raise table.wrong("meter", "there is none on this bus")
     if doubled := _doubled([meter.unit for meter in meters]):
@@ -178,9 +181,9 @@ def _doubled(units: Sequence[int]) -> list[int]:
     return [unit for unit, times in Counter(units).items() if times > 1]
 
 
-def _parse_meter(table: Table, file: Path) -> MeterSettings:
+def _parse_meter(table: Table, file: Path, units: tuple[int, int]) -> MeterSettings:
     role = table.take("role", one_of(ROLES))
-    unit = table.take("unit", integer(1, UNIT_MAX))
+    unit = table.take("unit", integer(*units))
     register_map = table.take("map", _register_map(file))
     energy = "import"
     if role == "generation":

@@ -1,71 +1,38 @@
-"""`commonwatt edge …`: enrol, run, doctor, replay. An error is one line on stderr and exit code 1; misuse is 2."""
+"""`commonwatt edge`: enrol, run, doctor, replay; what concerns keys is in `edge/key_cli.py`, finding out registers in
+`edge/discover_cli.py`."""
 
-import asyncio
 import time
-from collections.abc import Coroutine
-from datetime import datetime
+from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from edge import discover_cli, key_cli
 from edge.clock import KernelClock
+from edge.command_line import ConfigFile, finish, parse_instant, settings_in
 from edge.counters import start_counters
 from edge.doctor import Findings, examine
+from edge.enrolment import FIRST_KEY_EPOCH, enrol_successor, find_enrolment, netting_flag
 from edge.enrolment import enrol as enrol_meter
-from edge.enrolment import find_enrolment
 from edge.errors import EdgeError, EnrolmentError
+from edge.home_reader import HomeReader
 from edge.identity import load_or_create_identity
 from edge.journal import Journal
 from edge.logs import log_to_stderr
-from edge.modbus import HomeReader
-from edge.poll import read_poll
-from edge.service import accept_now, release_laboratory, run_agent
+from edge.predecessor import continue_counters, load_predecessor, rebase_counters
+from edge.sampler import read_agreed
+from edge.service import release_laboratory, run_agent
 from edge.service import replay as replay_home
-from edge.settings import Settings, load_settings
-
-T = TypeVar("T")
+from edge.settings import Settings
 
 app = typer.Typer(help="The meter agent.", no_args_is_help=True, pretty_exceptions_enable=False)
-ConfigFile = Annotated[Path, typer.Option("--config", help="The agent's configuration, a TOML file.")]
 REPLAY_TIMEOUT_S = 120.0
-
-
-def _finish(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        return asyncio.run(work)
-    except EdgeError as error:
-        _fail(error)
-
-
-def _fail(error: EdgeError) -> NoReturn:
-    typer.echo(f"error: {error}", err=True)
-    raise typer.Exit(1)
-
-
-def _settings(config: Path) -> Settings:
-    try:
-        return load_settings(config)
-    except EdgeError as error:
-        _fail(error)
-
-
-def parse_instant(text: str) -> int:
-    """Whole seconds since 1970 of an ISO 8601 time with its offset from UTC. Raises typer.BadParameter."""
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    if instant.tzinfo is None:
-        raise typer.BadParameter(f"{text}: say the offset from UTC, for instance {text}Z")
-    if instant.microsecond:
-        raise typer.BadParameter(f"{text}: whole seconds, please")
-    return int(instant.timestamp())
 
 
 @app.command()
@@ -76,26 +43,59 @@ def enrol(
         typer.Option(help="When the counters start (ISO 8601), now by default. A simulated home is read as of then."),
     ] = None,
     renew: Annotated[bool, typer.Option(help="Make a new statement: the hub takes none that is old.")] = False,
+    replaces: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Replace a device whose key is lost: what `admin predecessor` wrote."),
+    ] = None,
+    registers: Annotated[
+        Literal["continue", "anew"] | None,
+        typer.Option(help="With --replaces: the meters are the same, and count since; or others, and begin here."),
+    ] = None,
 ) -> None:
-    """Make the key if there is none, read the meters, and print the signed enrolment statement as hex."""
-    settings = _settings(config)
+    """Make the key if there is none, read the meters, and print the signed enrolment statement as hex.
+
+    A statement that --replaces another device needs the owner's endorsement: `commonwatt edge endorse`.
+    """
+    settings = settings_in(config)
+    if (replaces is None) != (registers is None):
+        raise typer.BadParameter("--replaces and --registers belong together")
     valid_from_unix_s = None if valid_from is None else parse_instant(valid_from)
     if valid_from_unix_s is not None and valid_from_unix_s > time.time():
         raise typer.BadParameter(f"--valid-from {valid_from} is in the future: the counters are read now")
-    typer.echo(_finish(_enrol(settings, valid_from_unix_s, renew=renew)).hex())
+    if netting_flag(settings):
+        typer.echo(
+            "warning: the grid meter does not net its phases, so it overstates import and export. What it measures is "
+            "stored and shown; nothing is minted from it unless an operator allows that.",
+            err=True,
+        )
+    successor = _Successor(replaces, registers == "continue") if replaces is not None else None
+    typer.echo(finish(_enrol(settings, valid_from_unix_s, successor, renew=renew)).hex())
 
 
-async def _enrol(settings: Settings, valid_from_unix_s: int | None, *, renew: bool) -> bytes:
+@dataclass(frozen=True)
+class _Successor:
+    """What a device that replaces another needs to know: the other's last seal, and whether the meters are its."""
+
+    predecessor_file: Path
+    same_meters: bool
+
+
+async def _enrol(
+    settings: Settings, valid_from_unix_s: int | None, successor: _Successor | None, *, renew: bool
+) -> bytes:
+    predecessor = load_predecessor(successor.predecessor_file) if successor else None
     identity = load_or_create_identity(settings.key_file)
     journal = Journal(settings.journal.file, settings.journal.bytes_max)
-    reader = HomeReader(settings.modbus)
+    reader = HomeReader(settings.buses)
     unit = settings.laboratory_clock_unit
     try:
-        found = find_enrolment(settings, identity, journal)
+        found = find_enrolment(settings, identity, journal, other_netting=renew)
         if found is not None and not renew:
             return found[1]
         if found is not None and (sequence := journal.get_chain().sequence):
             raise EnrolmentError("enrolment_in_use", f"{sequence} seals follow from it; it cannot be renewed")
+        if found is not None and found[0].key_epoch != FIRST_KEY_EPOCH and predecessor is None:
+            raise EnrolmentError("enrolment_in_use", f"it begins key epoch {found[0].key_epoch}; it cannot be renewed")
         if valid_from_unix_s is None:
             if not KernelClock(settings.sampling.clock_check).synchronised():
                 raise EdgeError("clock_unsynchronised", "an enrolment needs the time")
@@ -103,12 +103,21 @@ async def _enrol(settings: Settings, valid_from_unix_s: int | None, *, renew: bo
         elif unit is not None:
             await reader.set_laboratory_time(unit, valid_from_unix_s)
         try:
-            poll = read_poll(settings.modbus.meters, await reader.read())
+            power_max_w = settings.sampling.power_max_w
+            registers_wh = (await read_agreed(settings.meters, reader, power_max_w)).registers_wh
         finally:
             if unit is not None:
                 await release_laboratory(reader, unit)
-        counters = start_counters(settings.measurement, poll.registers_wh, valid_from_unix_s)
-        return enrol_meter(settings, identity, journal, counters)
+        if predecessor is None or successor is None:
+            counters = start_counters(settings.measurement, registers_wh, valid_from_unix_s)
+            return enrol_meter(settings, identity, journal, counters)
+        if successor.same_meters:
+            counters = continue_counters(
+                settings.measurement, registers_wh, valid_from_unix_s, predecessor, power_max_w
+            )
+        else:
+            counters = rebase_counters(settings.measurement, registers_wh, valid_from_unix_s, predecessor)
+        return enrol_successor(settings, identity, journal, counters, predecessor)
     finally:
         reader.close()
         journal.close()
@@ -117,9 +126,9 @@ async def _enrol(settings: Settings, valid_from_unix_s: int | None, *, renew: bo
 @app.command()
 def run(config: ConfigFile) -> None:
     """Read, seal and publish until stopped. Logs are JSON on stderr."""
-    settings = _settings(config)
+    settings = settings_in(config)
     log_to_stderr()
-    _finish(run_agent(settings))
+    finish(run_agent(settings))
 
 
 @app.command()
@@ -133,35 +142,18 @@ def replay(
     from_unix_s, to_unix_s = parse_instant(first), parse_instant(last)
     if from_unix_s >= to_unix_s:
         raise typer.BadParameter("--from must be before --to")
-    settings = _settings(config)
+    settings = settings_in(config)
     log_to_stderr()
-    status = _finish(replay_home(settings, from_unix_s, to_unix_s, timeout_s))
+    status = finish(replay_home(settings, from_unix_s, to_unix_s, timeout_s))
     summary = f"sequence {status['sequence']}, everything committed, {status['counts']}"
     typer.echo(f"{settings.meter_id}: {summary}", err=True)
 
 
 @app.command()
-def accept_register(
-    config: ConfigFile,
-    register: Annotated[
-        list[str] | None,
-        typer.Option(help="generation, grid_import or grid_export; by default those that are not believed."),
-    ] = None,
-) -> None:
-    """Go on from registers as they are now, after a meter was replaced. Their change is not counted as energy.
-
-    Stop the agent first.
-    """
-    settings = _settings(config)
-    for name in _finish(accept_now(settings, register or [])):
-        typer.echo(f"{name}: accepted")
-
-
-@app.command()
 def doctor(config: ConfigFile) -> None:
     """Read everything once and explain it. Exit code 1 if anything would keep the agent from working."""
-    settings = _settings(config)
-    findings = _finish(examine(settings))
+    settings = settings_in(config)
+    findings = finish(examine(settings))
     _show(findings, Console())
     if findings.problems:
         raise typer.Exit(1)
@@ -189,6 +181,9 @@ def _decimal(value: Fraction | None) -> str:
     """For eyes only: ten significant digits."""
     return "–" if value is None else f"{Decimal(value.numerator) / Decimal(value.denominator):.10g}"
 
+
+app.add_typer(key_cli.app)
+app.add_typer(discover_cli.app)
 
 if __name__ == "__main__":
     app()

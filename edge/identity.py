@@ -1,15 +1,13 @@
 """The device's key: made here, kept here, readable by nobody else. One line of hex in a file of mode 0600."""
 
-import os
-import stat
 from pathlib import Path
 
 from nacl.signing import SigningKey
 
 from edge.errors import IdentityError
+from edge.secret_file import SECRET_FILE_MODE, create_secret_file, exposed_mode, sync_directory
 
 SEED_BYTES = 32
-KEY_FILE_MODE = 0o600
 
 
 class Identity:
@@ -27,9 +25,9 @@ class Identity:
 def load_identity(path: Path) -> Identity:
     """Read the key. Raises IdentityError if there is none, it is not one, or others may read it."""
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & ~KEY_FILE_MODE:
-            raise IdentityError("key_exposed", f"{path} has mode {mode:04o}; it must be {KEY_FILE_MODE:04o}")
+        mode = exposed_mode(path)
+        if mode is not None:
+            raise IdentityError("key_exposed", f"{path} has mode {mode:04o}; it must be {SECRET_FILE_MODE:04o}")
         text = path.read_text("ascii").strip()
         seed = bytes.fromhex(text)
     except FileNotFoundError:
@@ -45,20 +43,31 @@ def load_or_create_identity(path: Path) -> Identity:
     """Read the key, or make one from the kernel's randomness, on the disk before it is used. Raises IdentityError."""
     if path.exists():
         return load_identity(path)
-    draft = path.with_name(path.name + ".new")
     try:
-        draft.unlink(missing_ok=True)  # left by a power cut before the key was ever used
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, KEY_FILE_MODE), "w") as file:
-            file.write(bytes(SigningKey.generate()).hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(draft, path)  # refuses to replace a key that appeared meanwhile
-        draft.unlink()
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        create_secret_file(path, bytes(SigningKey.generate()).hex() + "\n")
     except OSError as error:
         raise IdentityError("key_unwritable", f"{path}: {error.strerror}") from None
     return load_identity(path)
+
+
+def next_key_file(path: Path) -> Path:
+    """Where a key waits that is not the meter's yet."""
+    return path.with_name(path.name + ".next")
+
+
+def install_next_key(path: Path) -> None:
+    """Put the waiting key in the place of the present one, which is gone from then on. Raises IdentityError."""
+    try:
+        next_key_file(path).replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise IdentityError("key_unwritable", f"{path}: {error.strerror}") from None
+
+
+def discard_next_key(path: Path) -> None:
+    """Forget a waiting key that the hub did not take. Raises IdentityError."""
+    try:
+        next_key_file(path).unlink(missing_ok=True)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise IdentityError("key_unwritable", f"{path}: {error.strerror}") from None

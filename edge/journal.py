@@ -16,7 +16,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,12 @@ from edge.counters import CounterState
 from edge.errors import JournalError
 from edge.sealing import Chain, Sealed
 from protocol.readings import Reading
+from protocol.seal import NO_PREDECESSOR
 
 SCHEMA_VERSION = 1
+"""A later fact is one more row of `facts`: a journal of an older agent is continued as it is."""
 LOCK_WAIT_S = 2.0
+ROTATION_PENDING = "rotation_pending"
 WAL_BYTES_MAX = 4 * 1024 * 1024
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -55,6 +58,26 @@ class Intervals:
 
     reading_s: int
     seal_s: int
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A register of a meter that a person exchanged, until the hub has taken its record. Registers in watt-hours."""
+
+    register: str
+    at_unix_s: int
+    final_wh: int
+    initial_wh: int
+    old_serial: str
+    new_serial: str
+
+
+@dataclass(frozen=True)
+class PendingRotation:
+    """A rotation whose outcome is not known: what is, or will be, handed in to the hub."""
+
+    message: bytes
+    records: tuple[bytes, ...]
 
 
 class Journal:
@@ -237,9 +260,13 @@ class Journal:
     # ── seals ───────────────────────────────────────────────────────────────────────────────────────────
 
     def append_seal(self, sealed: Sealed) -> None:
-        """Exchange the readings of a seal for the seal, and move the chain: all or nothing."""
+        """Exchange the readings of a seal for the seal, and move the chain: all or nothing.
+
+        Raises JournalError `rotation_pending` while it is not known which key is the meter's.
+        """
         chain = sealed.chain
         with self._transaction():
+            self._refuse_while_rotating()
             self._db.execute("INSERT INTO seals VALUES (?, ?, ?)", (chain.sequence, sealed.seal_hash, sealed.message))
             self._db.execute("DELETE FROM readings WHERE time_unix_s <= ?", (chain.last_reading_unix_s,))
             self._put("chain", asdict(chain))
@@ -274,6 +301,64 @@ class Journal:
                 "UPDATE seals SET message = NULL WHERE sequence BETWEEN ? AND ? AND message IS NOT NULL",
                 covered,
             )
+
+    # ── the life of the key ─────────────────────────────────────────────────────────────────────────────
+
+    def find_rotation(self) -> PendingRotation | None:
+        """The rotation whose outcome is not known."""
+        value = self._fact("rotation")
+        if not isinstance(value, dict):
+            return None
+        return PendingRotation(bytes.fromhex(value["message"]), tuple(map(bytes.fromhex, value["records"])))
+
+    def begin_rotation(self, rotation: PendingRotation) -> None:
+        """Remember a rotation before anybody hears of it. From now on nothing is sealed until its outcome is known.
+
+        Raises JournalError `rotation_pending` or `rotation_backlog`: the hub must have the last seal, its base.
+        """
+        with self._transaction():
+            self._refuse_while_rotating()
+            if backlog := self._rows("SELECT count(*) FROM seals WHERE message IS NOT NULL")[0][0]:
+                raise JournalError("rotation_backlog", f"{backlog} seals have no receipt: let the agent run until then")
+            records = [record.hex() for record in rotation.records]
+            self._put("rotation", {"message": rotation.message.hex(), "records": records})
+
+    def finish_rotation(self, enrolment: bytes) -> None:
+        """The hub has the new key: its epoch begins where the last seal ended. Unsealed readings stay for it."""
+        with self._transaction():
+            chain = self.get_chain()
+            self._put("enrolment", enrolment.hex())
+            self._put("chain", asdict(next_epoch(chain)))
+            self._db.execute("DELETE FROM seals")
+            self._db.execute(
+                "DELETE FROM facts WHERE name IN ('rotation', 'exchanges', 'confirmed_sequence', 'hub_is_ahead')"
+            )
+
+    def discard_rotation(self) -> None:
+        """The hub refused it: the old key seals on. What is to be recorded of exchanged meters waits for the next."""
+        with self._transaction():
+            self._db.execute("DELETE FROM facts WHERE name = 'rotation'")
+
+    def exchanges(self) -> list[Exchange]:
+        """The exchanged registers that the hub has not been told of."""
+        value = self._fact("exchanges")
+        return [Exchange(**entry) for entry in value] if isinstance(value, list) else []
+
+    def append_exchanges(self, exchanges: Iterable[Exchange], counters: CounterState) -> None:
+        """Registers that go on from another meter, and the counters that this leaves: all or nothing."""
+        with self._transaction():
+            self._refuse_while_rotating()
+            self._put("exchanges", [asdict(exchange) for exchange in [*self.exchanges(), *exchanges]])
+            self._put("counters", asdict(counters))
+
+    def _refuse_while_rotating(self) -> None:
+        if self._fact("rotation") is not None:
+            raise JournalError(ROTATION_PENDING, "the outcome of a rotation is not known: `commonwatt edge rotate`")
+
+
+def next_epoch(chain: Chain) -> Chain:
+    """The chain of the next key: numbered from 1 again, netting on from where the last seal left it."""
+    return replace(chain, key_epoch=chain.key_epoch + 1, sequence=0, last_seal_hash=NO_PREDECESSOR.hex())
 
 
 def _register(state: dict[str, Any]) -> RegisterState:

@@ -1,10 +1,11 @@
 """One Modbus bus as its only master: one request at a time, every answer checked, faults retried and named.
 
-Over TCP a transaction number says which question an answer belongs to. A serial line has none, so after a request
-that was not answered cleanly its answer may still come, and would be taken for the answer to the next request of the
-same form. Before that unit is asked anything else it is therefore asked for a number of registers that no other
-request to it has: units answer in order, so its answer to *that* proves that nothing older is under way. A unit that
-never answers it is left alone until no answer can come any more.
+Over TCP a transaction number says which question an answer belongs to. A serial line has none, and
+a gateway to one only invents them. So after a request that was not answered cleanly its answer may still come, and
+would be taken for the answer to the next request of the same form. Before that unit is asked anything else it is
+therefore asked for a number of registers that no other request to it has: units answer in order, so its answer to
+*that* proves that nothing older is under way. A unit that never answers it is left alone until no answer can come
+any more.
 """
 
 import asyncio
@@ -38,6 +39,7 @@ RETRIED = {
     "modbus_gateway_path",
     "modbus_gateway_no_answer",
 }
+GATEWAY_NO_ANSWER = 11
 BUSY_PAUSE_S = 0.1
 QUIET_S = 0.02
 """So long without a byte, and whoever was talking has finished."""
@@ -45,6 +47,8 @@ LATE_MAX_S = 10.0
 """No unit answers later than this."""
 STEPS_FAILED_MAX = 3
 """So many attempts to come into step with a unit, and it is left alone for that time."""
+HEARD_BYTES_MAX = 2048
+"""Several times the longest answer: whoever says more than that to one question does not answer it."""
 
 
 class ModbusBus:
@@ -81,22 +85,23 @@ class ModbusBus:
     async def read(self) -> dict[tuple[int, Block], bytes]:
         """All wanted registers: first of all meters those that count energy. Raises ModbusError.
 
-        On a new connection every meter must first prove that it is the one its map is for.
+        On a new connection every meter must first prove that it is the one its map is for, and also one that has
+        been silent: it may have been exchanged meanwhile.
         """
         self._begin()
-        for meter in self._bus.meters:
-            await self._identify(meter)
-        return {
+        await self._identify_all()
+        words = {
             (meter.unit, block): await self._ask(_request(meter.unit, block), _names(meter, block))
             for meter, block in self._plan
         }
+        await self._identify_all()
+        return words
 
     async def check_identities(self) -> None:
         """Raises ModbusError `meter_is_another` if a meter is not the one that its map is for."""
         self._begin()
         self._identified.clear()
-        for meter in self._bus.meters:
-            await self._identify(meter)
+        await self._identify_all()
 
     async def write(self, unit: int, address: int, words: bytes) -> None:
         """Write registers. Raises ModbusError."""
@@ -120,6 +125,10 @@ class ModbusBus:
         """A retry may begin until the poll has taken its time; so no fault can delay it further than that."""
         budget = budget_of(self._bus)
         self._deadline_s = _now_s() + budget.poll_s + self._bus.retries * self._bus.timeout_s
+
+    async def _identify_all(self) -> None:
+        for meter in self._bus.meters:
+            await self._identify(meter)
 
     async def _identify(self, meter: MeterSettings) -> None:
         identity, block = meter.register_map.identity, _identity_block(meter)
@@ -173,8 +182,7 @@ class ModbusBus:
                 raise ModbusError("modbus_unreachable", "no connection in time") from None
             raise ModbusError("modbus_no_answer", f"none within {self._bus.timeout_s} s") from None
         if exception:
-            code, meaning = EXCEPTIONS.get(exception, ("modbus_exception", "the meter refuses"))
-            raise ModbusError(code, f"exception {exception}: {meaning}")
+            raise _refusal(exception)
         return answer
 
     async def _exchange(self, connection: Connection, request: Request) -> tuple[bytes, int]:
@@ -187,20 +195,24 @@ class ModbusBus:
             connection.send(self._framing.encode(request))
             received = b""
             while (answer := self._framing.find_answer(received, request)) is None:
+                if len(received) > HEARD_BYTES_MAX:
+                    raise ModbusError("modbus_damaged_answer", f"{len(received)} bytes, and no answer among them")
                 received += await connection.receive()
         finally:
             self._last_s = _now_s()
-            if answer is None:
+            if answer is None or answer.exception == GATEWAY_NO_ANSWER:  # the meter may still say something
                 self._unanswered_s[request.unit] = self._last_s
-                if connection.lost or isinstance(self._bus, TcpBus):
-                    self.close()
-        self._unanswered_s.pop(request.unit, None)
+                self._identified.discard(request.unit)
+            if answer is None and (connection.lost or isinstance(self._bus, TcpBus)):
+                self.close()
+        if answer.exception != GATEWAY_NO_ANSWER:
+            self._unanswered_s.pop(request.unit, None)
         return answer.words, answer.exception
 
     async def _come_into_step(self, connection: Connection, request: Request) -> None:
         """Make sure that no answer to an earlier question can be taken for the answer to this one."""
         unit = request.unit
-        if self._line is None or unit not in self._unanswered_s:
+        if unit not in self._unanswered_s:
             return
         if _now_s() - self._unanswered_s[unit] > LATE_MAX_S:
             self._steps_failed.pop(unit, None)
@@ -209,7 +221,9 @@ class ModbusBus:
             why = f"it left several questions unanswered; asked again when it has had {LATE_MAX_S:.0f} s"
             raise ModbusError("modbus_no_answer", why)
         self._steps_failed[unit] += 1
-        await self._exchange(connection, self._question_like_no_other(request))
+        _, exception = await self._exchange(connection, self._question_like_no_other(request))
+        if exception == GATEWAY_NO_ANSWER:
+            raise _refusal(exception)
         del self._steps_failed[unit]
 
     async def _silence(self, connection: Connection, silence_s: float) -> None:
@@ -240,6 +254,11 @@ class ModbusBus:
 
 def _request(unit: int, block: Block) -> Request:
     return Request(unit, block.function_code, block.address, block.count)
+
+
+def _refusal(exception: int) -> ModbusError:
+    code, meaning = EXCEPTIONS.get(exception, ("modbus_exception", "the meter refuses"))
+    return ModbusError(code, f"exception {exception}: {meaning}")
 
 
 def _identity_block(meter: MeterSettings) -> Block | None:

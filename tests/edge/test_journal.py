@@ -81,10 +81,11 @@ import asyncio, sys
 from pathlib import Path
 from edge.agent import Agent
 from edge.clock import LaboratoryClock
+from edge.confirming import Taken
 from edge.counters import advance_counters
 from edge.identity import load_identity
 from edge.journal import Journal
-from edge.modbus import HomeReader
+from edge.home_reader import HomeReader
 from edge.poll import Poll
 from edge.settings import load_settings
 
@@ -93,12 +94,12 @@ async def main(config, readings):
     async def nobody(time_unix_s): pass
     identity, journal = load_identity(settings.key_file), Journal(settings.journal.file, settings.journal.bytes_max)
     clock = LaboratoryClock(journal.get_chain().last_reading_unix_s, nobody)
-    agent = Agent(settings, identity, journal, clock=clock, reader=HomeReader(settings.modbus), random=lambda: 0.5)
+    agent = Agent(settings, identity, journal, clock=clock, reader=HomeReader(settings.buses), random=lambda: 0.5)
     for i in range(1, readings + 1):
         await clock.wait_until(clock.now_unix_s() + 1)
         poll = Poll({"generation": 100_000 + i, "grid_import": 50_000, "grid_export": 20_000})
-        step = advance_counters(agent._counters, poll.registers_wh, {}, clock.now_unix_s(), 100_000)
-        agent._take(poll, clock.now_unix_s(), step)
+        step = advance_counters(agent.sampler.counters, poll.registers_wh, {}, clock.now_unix_s(), 100_000)
+        agent.sampler.take(Taken(poll, clock.now_unix_s(), step))
         agent.seal_once()
         print(i, flush=True)
     sys.stdin.read()

@@ -98,7 +98,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, config_text: Callable[..
         ("timeout_s = 1", "timeout_s = 1.5", "bus[0].timeout_s", "whole number"),
         ("timeout_s = 1", "timeout_s = true", "bus[0].timeout_s", "whole number"),
         ('host = "127.0.0.1"', 'host = "http://meter"', "bus[0].host", "without a port"),
-        ("unit = 1", "unit = 248", "bus[0].meter[0].unit", "1 to 247"),
+        ("unit = 1", "unit = 256", "bus[0].meter[0].unit", "0 to 255"),
         ('role = "grid"', 'role = "generation"', "bus.meter", "one meter each of generation, grid"),
         ('map = "eastron_sdm630"', 'map = "sdm640"', "bus[0].meter[0].map", "did you mean"),
         ('clock_check = "trust"', "seal_interval_s = 30", "sampling.seal_interval_s", "shorter than interval_s"),
@@ -147,6 +147,18 @@ def test_a_mistake_names_the_file_the_key_and_the_reason(
     assert (f"{file}: {key}: " if key else f"{file}: ") in message
     assert why in message
     assert "\n" not in message
+
+
+def test_unit_0_and_255_answer_over_tcp_but_on_a_line_0_is_everybody(
+    tmp_path: Path, config_text: Callable[..., str]
+) -> None:
+    text = config_text(502).replace("unit = 1", "unit = 0").replace("unit = 2", "unit = 255")
+    file = tmp_path / "edge.toml"
+    file.write_text(text)
+    assert [meter.unit for meter in load_settings(file).meters] == [0, 255]
+    file.write_text(text.replace('type = "tcp"', 'type = "rtu_over_tcp"'))
+    with pytest.raises(SettingsError, match=r"bus\[0\].meter\[0\].unit: must be a whole number from 1 to 247"):
+        load_settings(file)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a = ", b"[" * 60_000, b"#" * 70_000])
