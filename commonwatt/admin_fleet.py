@@ -1,4 +1,4 @@
-"""`commonwatt admin meters`, `status` and `alarms`: how the fleet is, in a terminal of 120 columns."""
+"""`commonwatt admin meters`, `status` and `alarms`: how the fleet is, in a terminal of 120 columns, or of 80."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ METERS_PER_REQUEST = 1_000
 PRESENCE_STYLES = {"online": "green", "offline": "bold red", "never": "dim"}
 STATE_STYLES = {"active": "", "suspended": "yellow", "retired": "dim"}
 FIRMWARE_WIDTH_MIN = 10
-"""A longer version is cut where the terminal is too narrow for it; `status` shows it whole."""
+METER_WIDTH_MIN = 16
+"""What is longer is cut where the terminal is too narrow for it; `status` shows versions whole."""
+LEFT_OUT = ("firmware", "epoch", "sequence", "skew")
+"""What a narrow terminal goes without, after columns in which nothing is said: `status` has it."""
 PROBLEMS_INDENT = 4
 _HEAD = ("meter", "state", "seen", "epoch", "sequence", "missing", "held", "backlog", "skew", "firmware")
 _FIGURES = frozenset({"epoch", "sequence", "missing", "held", "backlog", "skew"})
@@ -39,7 +42,8 @@ def meters(
 ) -> None:
     """The fleet: who is online, what is missing, which problems the meters name.
 
-    SKEW is how far a meter's clock is behind the hub's; MISSING and HELD count seals, BACKLOG those still to come.
+    SKEW is how far a meter's clock is behind the hub's; MISSING and HELD count seals (HELD up to 10,000 of
+    a meter), BACKLOG those still to come.
     """
     filters = {
         "presence": presence,
@@ -67,7 +71,7 @@ def status(context: typer.Context, meter_id: Annotated[str, typer.Argument(metav
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
     for name, value in status_lines(meter):
-        grid.add_row(name, Text(clean(value)))
+        grid.add_row(Text(clean(name)), Text(clean(value)))
     terminal = console()
     head = " · ".join((meter["meter_id"], meter["kind"], meter["state"], f"key epoch {meter['key_epoch']}"))
     terminal.print(Text(clean(head), style="bold"))
@@ -92,10 +96,8 @@ def alarms(
 def fleet_lines(found: Sequence[Json], at: datetime, width: int) -> list[Text]:
     """A line for each meter below a head. Problems that do not fit behind it follow on lines of their own, unbroken."""
     rows = [_cells(meter, at) for meter in found]
-    widths = [max(len(cell) for cell in column) for column in zip(_HEAD, *rows, strict=True)]
-    room = width - sum(widths[:-1]) - len(_GAP) * (len(widths) - 1)
-    widths[-1] = min(widths[-1], max(FIRMWARE_WIDTH_MIN, room))
-    head = _line([Text(name) for name in _HEAD], widths)
+    widths = _widths(rows, width)
+    head = _line({name: Text(name) for name in _HEAD}, widths)
     if len(head) + len(_GAP) + len("problems") <= width:
         head.append(f"{_GAP}problems")
     head.stylize("bold")
@@ -114,41 +116,61 @@ def fleet_lines(found: Sequence[Json], at: datetime, width: int) -> list[Text]:
     return lines
 
 
-def _cells(meter: Json, at: datetime) -> list[Text]:
+def _widths(rows: Sequence[Mapping[str, Text]], width: int) -> dict[str, int]:
+    """The columns to show and how wide each is, so that a line fits if it can."""
+    widths = {name: max(len(name), *(len(row[name]) for row in rows), 0) for name in _HEAD}
+
+    def excess(of: Mapping[str, int]) -> int:
+        return sum(of.values()) + len(_GAP) * (len(of) - 1) - width
+
+    firmware = widths["firmware"]
+    widths["firmware"] = min(firmware, FIRMWARE_WIDTH_MIN)
+    silent = [name for name in _HEAD if rows and not any(row[name].plain for row in rows)]
+    for name in dict.fromkeys((*silent, *LEFT_OUT)):
+        if excess(widths) > 0:
+            del widths[name]
+    if "firmware" in widths:
+        widths["firmware"] = min(firmware, widths["firmware"] + max(0, -excess(widths)))
+    widths["meter"] = max(min(widths["meter"], METER_WIDTH_MIN), widths["meter"] - max(0, excess(widths)))
+    return widths
+
+
+def _cells(meter: Json, at: datetime) -> dict[str, Text]:
     presence, seen_at = meter["presence"], meter["last_seen_at"]
     seen = presence if seen_at is None else f"{presence} {age(at, seen_at)}"
-    return [
-        Text(clean(meter["meter_id"])),
-        Text(meter["state"], style=STATE_STYLES.get(meter["state"], "")),
-        Text(seen, style=PRESENCE_STYLES.get(presence, "")),
-        Text(str(meter["key_epoch"])),
-        Text(str(meter["highest_sequence"] or 0)),
-        Text(_some(meter["missing_seals"]), style="yellow"),
-        Text(_some(meter["held_messages"]), style="yellow"),
-        Text(_some(meter["backlog_seals"])),
-        Text(skew(meter["clock_skew_s"])),
-        Text(clean(meter["firmware"] or "")),
-    ]
+    return {
+        "meter": Text(clean(meter["meter_id"])),
+        "state": Text(meter["state"], style=STATE_STYLES.get(meter["state"], "")),
+        "seen": Text(seen, style=PRESENCE_STYLES.get(presence, "")),
+        "epoch": Text(str(meter["key_epoch"])),
+        "sequence": Text(str(meter["highest_sequence"] or 0)),
+        "missing": Text(_some(meter["missing_seals"]), style="yellow"),
+        "held": Text(_some(meter["held_messages"]), style="yellow"),
+        "backlog": Text(_some(meter["backlog_seals"])),
+        "skew": Text(skew(meter["clock_skew_s"])),
+        "firmware": Text(clean(meter["firmware"] or "")),
+    }
 
 
-def _line(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+def _line(cells: Mapping[str, Text], widths: Mapping[str, int]) -> Text:
     line = Text()
-    for number, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        if number:
+    for name, width in widths.items():
+        if line:
             line.append(_GAP)
-        cell = cell.copy()  # noqa: PLW2901 - aligning changes it
+        cell = cells[name].copy()
         cell.truncate(width, overflow="ellipsis")
-        cell.align("right" if _HEAD[number] in _FIGURES else "left", width)
+        cell.align("right" if name in _FIGURES else "left", width)
         line.append_text(cell)
     return line
 
 
 def summary_line(shown: int, summary: Json) -> str:
     """The whole fleet in a line, whatever is shown of it."""
-    presences = summary["presences"]
-    parts = [f"{shown} of {summary['meters']} meters"]
+    presences, states = summary["presences"], summary["states"]
+    parts = [f"{shown} of {sum(states.values())} meters"]
     parts += [f"{presences[name]} {name}" for name in ("online", "offline")]
     parts += [f"{presences['never']} never seen"] if presences["never"] else []
+    parts += [f"{states['retired']} retired"] if states.get("retired") else []
     for name, words in (("meters_behind", "behind"), ("meters_with_problems", "with problems")):
         parts += [f"{summary[name]} {words}"] if summary[name] else []
     return f"{parts[0]}; of all, {', '.join(parts[1:])}"
@@ -169,15 +191,15 @@ def status_lines(meter: Json) -> list[tuple[str, str]]:
     lines += when("last reading", meter["last_reading_at"])
     lines.append(("sequence", f"{meter['highest_sequence'] or 0} stored" + _said(stated, "sequence", ", {} sealed")))
     if meter["missing_seals"]:
-        lines.append(("missing", f"{meter['missing_seals']} seals: commonwatt admin gaps {meter_id}"))
+        seals = "1 seal" if meter["missing_seals"] == 1 else f"{meter['missing_seals']} seals"
+        lines.append(("missing", f"{seals}: commonwatt admin gaps {meter_id}"))
     if meter["held_messages"]:
         lines.append(("held", f"{meter['held_messages']}: commonwatt admin quarantine --meter {meter_id}"))
     if meter["backlog_seals"] is not None:
         unsealed = _said(stated, "unsealed_readings", ", {} readings not sealed yet")
         lines.append(("backlog", f"{meter['backlog_seals']} seals to deliver{unsealed}"))
     if meter["clock"] is not None or meter["clock_skew_s"] is not None:
-        behind = f"{skew(meter['clock_skew_s'])} behind the hub's" if meter["clock_skew_s"] is not None else ""
-        lines.append(("clock", ", ".join(filter(None, (meter["clock"], behind)))))
+        lines.append(("clock", ", ".join(filter(None, (meter["clock"], skew_words(meter["clock_skew_s"]))))))
     if meter["firmware"] is not None:
         lines.append(("firmware", meter["firmware"] + (f", over {meter['transport']}" if meter["transport"] else "")))
     if stated.get("journal_bytes") is not None:
@@ -185,6 +207,11 @@ def status_lines(meter: Json) -> list[tuple[str, str]]:
     for device in stated.get("meters") or []:
         quantum = f", steps of {device['quantum_wh']} Wh" if device.get("quantum_wh") else ""
         lines.append((f"{device['role']} meter", f"{device['map']}{quantum}"))
+    if not meter["minting_allowed"]:
+        why = "" if meter["phases_netted"] else ": it does not net the phases"
+        lines.append(("minting", f"not allowed{why}"))
+    elif not meter["phases_netted"]:
+        lines.append(("minting", "allowed although it does not net the phases"))
     lines.append(("problems", " ".join(meter["problems"]) or "none named"))
     if stated.get("counts"):
         lines.append(("counts", _details(stated["counts"])))
@@ -201,6 +228,13 @@ def skew(skew_s: int | None) -> str:
     if not skew_s:
         return "" if skew_s is None else "0 s"
     return f"{'+' if skew_s > 0 else '−'}{_span(abs(skew_s))}"
+
+
+def skew_words(skew_s: int | None) -> str:
+    """The same, in words."""
+    if not skew_s:
+        return "" if skew_s is None else "equal to the hub's"
+    return f"{_span(abs(skew_s))} {'behind' if skew_s > 0 else 'ahead of'} the hub's"
 
 
 def _span(span_s: int) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import typer
 from rich.console import Console
@@ -44,10 +45,11 @@ def open_client(context: typer.Context) -> Iterator[AdminClient]:
 
 
 def show(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table. What came from outside is shown as text, never as markup or terminal control."""
+    """A table, of which nothing is cut off. What came from outside is text in it, never markup or terminal control."""
     table = Table()
     for column in columns:
-        table.add_column(column, justify="right" if column.endswith(("_wh", "_w", "sequence")) else "left")
+        justify: Literal["left", "right"] = "right" if column.endswith(("_wh", "_w", "sequence")) else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*(Text("" if value is None else clean(str(value))) for value in row))
     console().print(table)

@@ -91,6 +91,12 @@ class KeyEpochDiffers(HubError):
     code, status, title = "key_epoch_differs", 409, "This is not the meter's next key epoch"
 
 
+class RotationTooOften(HubError):
+    """The meter has had as many new keys of this endorser within a day as it may."""
+
+    code, status, title = "rotation_too_often", 409, "The meter has had too many new keys today"
+
+
 class KeyAlreadyRevoked(HubError):
     """The key is revoked, from that time or an earlier one."""
 

@@ -24,6 +24,25 @@ _CODES = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
 }
 
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A refusal: RFC 9457 problem details, whose `code` is stable.",
+        "content": {
+            PROBLEM_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "detail", "code", "request_id"],
+                    "properties": {
+                        "status": {"type": "integer"},
+                        **{name: {"type": "string"} for name in ("type", "title", "detail", "code", "request_id")},
+                    },
+                }
+            }
+        },
+    }
+}
+"""How the description of the interface (OpenAPI) tells of refusals."""
+
 log = logs.get_logger()
 
 

@@ -27,10 +27,11 @@ from hub import logs, metrics
 from hub.db import create_database_engine, is_database_away
 from hub.dependencies import API_CONNECTIONS, Hub, TheHub, authenticate
 from hub.errors import BodyTooLarge, HubError
+from hub.fleet import agent_api
 from hub.fleet import api as fleet_api
-from hub.problems import problem_of
-from hub.readings import agent_api, decisions_api, evidence_api, keys_api, posted_api
+from hub.problems import PROBLEM_RESPONSES, problem_of
 from hub.readings import api as readings_api
+from hub.readings import decisions_api, evidence_api, keys_api, posted_api
 from hub.registry import api as registry_api
 from hub.registry.service import BROKER_SECRET_BYTES
 from hub.settings import Settings, read_secret, read_secret_bytes
@@ -59,7 +60,7 @@ def read_hub(settings: Settings, engine: Engine) -> Hub:
 
 def create_app(hub: Hub) -> FastAPI:
     """The application over one engine; the caller owns the engine."""
-    app = FastAPI(title="Commonwatt hub", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Commonwatt hub", docs_url=None, redoc_url=None, openapi_url=None, responses=PROBLEM_RESPONSES)
     app.state.hub = hub
     app.add_middleware(Surroundings)
     for kind in (HubError, HTTPException, RequestValidationError):

@@ -46,7 +46,7 @@ class FleetQuery(Parameters):
 
 @router.get("/fleet")
 def list_fleet(query: Annotated[FleetQuery, Query()], connection: Transaction, now: Now) -> dict[str, Any]:
-    """Meters and how they are; `next_cursor` is null on the last page."""
+    """Meters and how they are; `next_cursor` is null on the last page. `held_messages` of one ends at 10,000."""
     filters = queries.Filters(query.presence, query.state, query.problem, query.firmware, query.behind)
     meters = queries.list_fleet(connection, filters, query.cursor, query.limit + 1, now)
     page = meters[: query.limit]
@@ -67,10 +67,16 @@ def sum_up_fleet(connection: Transaction, now: Now) -> dict[str, Any]:
 @router.get("/meters/{meter_id}/status", dependencies=[Depends(refuse_query)])
 def get_status(meter_id: MeterPath, connection: Transaction, now: Now) -> dict[str, Any]:
     """How a meter is; `stated` is what it last said of itself, null if it never did."""
-    registry.get_meter(connection, meter_id)
+    meter = registry.get_meter(connection, meter_id)
     [line] = queries.list_fleet(connection, queries.Filters(meter_id=meter_id), "", 1, now)
     stated = queries.find_stated(connection, meter_id)
-    return {"at": iso(now), **_line_json(line), "stated": None if stated is None else _stated_json(line, stated)}
+    return {
+        "at": iso(now),
+        **_line_json(line),
+        "phases_netted": meter.phases_netted,
+        "minting_allowed": meter.minting_allowed,
+        "stated": None if stated is None else _stated_json(line, stated),
+    }
 
 
 @router.get("/alarms")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final, Self
@@ -107,31 +107,41 @@ class StatusDesk:
             batch = {topic: self._waiting.pop(topic) for topic in due}
         if not batch:
             return 0
-        statements = list(filter(None, (self._statement(topic, noted) for topic, noted in batch.items())))
         try:
-            self._record(statements)
+            statements = list(filter(None, (self._statement(topic, noted) for topic, noted in batch.items())))
+            self._record(statements, datetime.fromtimestamp(self._clock(), UTC))
         except Exception as fault:
             if is_database_away(fault):
-                with self._lock:  # what came meanwhile is newer
-                    self._waiting = batch | self._waiting
+                self._put_back(batch)
+            else:
+                _drop(INTERNAL_FAULT, len(batch))
             raise
         self._written_s |= dict.fromkeys(batch, now_s)
         return len(batch)
 
-    def _record(self, statements: Sequence[Statement]) -> None:
+    def _put_back(self, batch: Mapping[str, Noted]) -> None:
+        """Let these wait on, except where a meter has spoken meanwhile."""
+        with self._lock:
+            for topic, noted in batch.items():
+                newer = self._waiting.get(topic)
+                if newer is None or (newer.retained and not noted.retained):
+                    self._waiting[topic] = noted
+
+    def _record(self, statements: Sequence[Statement], now: datetime) -> None:
         """Write these together; if something in them cannot be stored, each alone, so that only the culprit is lost."""
         try:
             with transaction(self._engine) as connection:
-                registered = record_statuses(connection, statements)
+                registered = record_statuses(connection, statements, now)
         except Exception as fault:
             if is_database_away(fault):
                 raise
-            log.exception("statuses_cannot_be_stored", meters=[each.meter_id for each in statements[:3]])
-            if len(statements) == 1:
+            if len(statements) == 1:  # a line, no traceback: there may be a thousand in a second
+                log.warning("status_cannot_be_stored", meter_id=statements[0].meter_id, error=repr(fault)[:500])
                 _drop(INTERNAL_FAULT)
                 return
+            log.exception("statuses_cannot_be_stored", meters=[each.meter_id for each in statements[:3]])
             for each in statements:
-                self._record([each])
+                self._record([each], now)
         else:
             _drop(UNKNOWN_METER, sum(each.meter_id not in registered for each in statements))
 
@@ -161,9 +171,10 @@ class StatusDesk:
             while self.write_once(time.monotonic(), pause_s) == AT_ONCE_MAX:
                 pass
         except Exception as fault:
-            if not is_database_away(fault):
-                raise
-            log.warning("statuses_postponed", error=str(fault).strip().splitlines()[0])
+            if is_database_away(fault):
+                log.warning("statuses_postponed", error=str(fault).strip().splitlines()[0])
+            else:  # our mistake; a thread that ended of it would be missed by nobody
+                log.exception("statuses_lost")
 
 
 def _drop(reason: str, count: int = 1) -> None:

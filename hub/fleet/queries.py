@@ -29,7 +29,10 @@ class Filters:
 
 @dataclass(frozen=True)
 class FleetLine:
-    """A meter as an operator sees it. `missing_seals` over all its keys; what it stated is None until it did."""
+    """A meter as an operator sees it. `missing_seals` over all its keys; what it stated is None until it did.
+
+    `held_messages` ends at HELD_COUNTED_MAX.
+    """
 
     meter_id: str
     kind: int
@@ -107,16 +110,21 @@ NAMES_MAX = 100
 SUM_MAX = 2**53 - 1
 """A sum of what devices state ends here: every JSON parser can hold it, and no device makes an answer impossible."""
 
+HELD_COUNTED_MAX = 10_000
+"""Of one meter so many held messages are counted: a suspended one in live mode makes 86,400 a day."""
+
 _FLEET = f"""
     SELECT m.meter_id, m.kind, m.state, m.key_epoch, t.highest_sequence, g.missing_seals, q.held_messages,
            l.last_reading_unix_s, l.received_at AS seal_at, s.state AS stated, s.state_at AS stated_since, s.status_at,
            s.clock_skew_s, s.agent AS firmware, s.backlog_seals, s.unsealed_readings, s.clock, s.transport,
            coalesce(s.problems, '{{}}') AS problems,
            CASE WHEN greatest(s.status_at, l.received_at) IS NULL THEN 'never'
+                WHEN greatest(h.status_at, h.seal_at) IS NULL THEN 'offline'
                 WHEN s.state = 'offline' AND s.state_at + :grace <= :now
-                     AND greatest(s.status_at, l.received_at) < s.state_at + :grace THEN 'offline'
-                WHEN greatest(s.status_at, l.received_at)
-                     < :now - CASE WHEN s.status_at IS NULL THEN :seal_silence ELSE :status_silence END THEN 'offline'
+                     AND greatest(h.status_at, h.seal_at) < s.state_at + :grace THEN 'offline'
+                WHEN greatest(h.status_at, h.seal_at)
+                     < :now - CASE WHEN h.status_at >= coalesce(h.seal_at, h.status_at) - :status_silence
+                                   THEN :status_silence ELSE :seal_silence END THEN 'offline'
                 ELSE 'online' END AS presence
     FROM meters AS m
     LEFT JOIN meter_status AS s ON s.meter_no = m.meter_no
@@ -125,12 +133,17 @@ _FLEET = f"""
         SELECT received_at, last_reading_unix_s FROM seals WHERE meter_no = m.meter_no
         ORDER BY key_epoch DESC, sequence DESC LIMIT 1) AS l ON true
     CROSS JOIN LATERAL (
+        SELECT CASE WHEN s.status_at <= :now + :ahead THEN s.status_at END AS status_at,
+               CASE WHEN l.received_at <= :now + :ahead THEN l.received_at END AS seal_at) AS h
+    CROSS JOIN LATERAL (
         SELECT least(coalesce(sum(last_sequence - first_sequence + 1), 0), {SUM_MAX})::bigint AS missing_seals
         FROM seal_gaps WHERE meter_no = m.meter_no) AS g
     CROSS JOIN LATERAL (
-        SELECT count(*) AS held_messages FROM quarantine WHERE meter_no = m.meter_no AND state = 'held') AS q
+        SELECT count(*) AS held_messages FROM (
+            SELECT FROM quarantine WHERE meter_no = m.meter_no AND state = 'held' LIMIT {HELD_COUNTED_MAX}) AS h) AS q
 """  # noqa: S608
-"""The seal with the highest sequence stands for the last one received: live seals go before a backlog."""
+"""The seal with the highest sequence stands for the last one received: live seals go before a backlog. `h` is what is
+believed of the sightings (`rules.presence`)."""
 
 _BEHIND = "(missing_seals > 0 OR coalesce(backlog_seals, 0) > :backlog_normal)"
 
@@ -232,6 +245,7 @@ def list_alarms(connection: Connection, before_alarm_id: int, limit: int) -> lis
 def _limits(now: datetime, *, behind: bool) -> dict[str, object]:
     limits: dict[str, object] = {
         "now": now,
+        "ahead": rules.AHEAD_MAX,
         "grace": rules.OFFLINE_GRACE,
         "seal_silence": rules.SEAL_SILENCE_MAX,
         "status_silence": rules.STATUS_SILENCE_MAX,

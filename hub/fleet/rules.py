@@ -19,7 +19,9 @@ PRESENCES: Final = (ONLINE, OFFLINE, NEVER)
 MISSED_INTERVALS_MAX: Final = 3
 STATUS_SILENCE_MAX: Final = MISSED_INTERVALS_MAX * timedelta(seconds=STATUS_INTERVAL_S)
 SEAL_SILENCE_MAX: Final = MISSED_INTERVALS_MAX * timedelta(seconds=SETTLEMENT_INTERVAL_S)
-"""For a meter that never sends a status and is known by its seals alone."""
+"""For a meter that is known by its seals alone: it never sent a status, or sealed on after its last one."""
+AHEAD_MAX: Final = STATUS_SILENCE_MAX
+"""What is dated further ahead was written while the hub's clock was wrong: no sign of life; anything replaces it."""
 OFFLINE_GRACE: Final = timedelta(seconds=90)
 """A restarted broker may say the last will of every meter; the longest pause before an agent is back is 60 s."""
 
@@ -48,14 +50,20 @@ def presence(now: datetime, sightings: Sightings) -> str:
 
     What was said counts only after a grace, and not if the meter was heard since. `queries.py` says the same in SQL.
     """
-    last_seen_at = sightings.last_seen_at
-    if last_seen_at is None:
+    if sightings.last_seen_at is None:
         return NEVER
+    status_at, seal_at = (
+        None if at is None or at > now + AHEAD_MAX else at for at in (sightings.status_at, sightings.seal_at)
+    )
+    last_seen_at = Sightings(None, None, status_at, seal_at).last_seen_at
+    if last_seen_at is None:
+        return OFFLINE
     if sightings.stated == OFFLINE and sightings.stated_since is not None:
         believed_from = sightings.stated_since + OFFLINE_GRACE
         if last_seen_at < believed_from <= now:
             return OFFLINE
-    silence_max = SEAL_SILENCE_MAX if sightings.status_at is None else STATUS_SILENCE_MAX
+    reports = status_at is not None and (seal_at is None or seal_at - status_at <= STATUS_SILENCE_MAX)
+    silence_max = STATUS_SILENCE_MAX if reports else SEAL_SILENCE_MAX
     return OFFLINE if last_seen_at < now - silence_max else ONLINE
 
 

@@ -25,7 +25,7 @@ class Statement(msgspec.Struct, frozen=True):
     live: bool
 
 
-def record_statuses(connection: Connection, statements: Iterable[Statement]) -> set[str]:
+def record_statuses(connection: Connection, statements: Iterable[Statement], now: datetime) -> set[str]:
     """Note statuses, at most one live and one kept of each meter; returns the ids of those that are registered."""
     live: list[store.StatusRow] = []
     kept: list[store.StatusRow] = []
@@ -33,9 +33,9 @@ def record_statuses(connection: Connection, statements: Iterable[Statement]) -> 
         (live if each.live else kept).append(_row(each))
     registered: set[str] = set()
     if live:
-        registered |= store.upsert_live(connection, live)
+        registered |= store.upsert_live(connection, live, now)
     if kept:
-        registered |= store.upsert_retained(connection, kept)
+        registered |= store.upsert_retained(connection, kept, now)
     return registered
 
 
@@ -50,7 +50,7 @@ def record_status(
         metrics.STATUSES_DROPPED.labels(MALFORMED).inc()
         return False
     meter_id = store.get_meter_id(connection, meter_no)
-    record_statuses(connection, [Statement(meter_id, status, received_at, live)])
+    record_statuses(connection, [Statement(meter_id, status, received_at, live)], received_at)
     return True
 
 

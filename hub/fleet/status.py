@@ -20,7 +20,8 @@ DEVICES_MAX: Final = 32
 COUNT_MAX: Final = 2**53 - 1
 NAME_PATTERN: Final = r"\A[a-z0-9_]{1,64}\Z"
 WORDS_PATTERN: Final = r"\A[ -~]{1,64}\Z"
-"""One line of printable ASCII: a version, the name of a register map."""
+"""One line of printable ASCII: a version."""
+MAP_NAME_LENGTH_MAX: Final = 64
 
 _Name = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN)]
 _Words = Annotated[str, msgspec.Meta(pattern=WORDS_PATTERN)]
@@ -33,11 +34,18 @@ class StatusMalformed(Exception):
 
 
 class Device(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A meter that the agent reads: its place, its register map, the smallest step of its registers in Wh."""
+    """A meter that the agent reads: its place, its register map, the smallest step of its registers in Wh.
+
+    A map may be a file of the member's own: its name is made fit to be shown, never a reason not to see the meter.
+    """
 
     role: _Name
-    map: _Words
+    map: str
     quantum_wh: Annotated[str, msgspec.Meta(pattern=r"\A[0-9][0-9.eE+/-]{0,31}\Z")] | None = None
+
+    def __post_init__(self) -> None:
+        shown = "".join(letter if letter.isprintable() else " " for letter in self.map[:MAP_NAME_LENGTH_MAX])
+        msgspec.structs.force_setattr(self, "map", shown)
 
 
 class Status(msgspec.Struct):

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from hub.db import metadata
-from hub.fleet.rules import STATUS_SILENCE_MAX
+from hub.fleet.rules import AHEAD_MAX, STATUS_SILENCE_MAX
 from hub.fleet.status import Status
 
 meter_status = Table(
@@ -74,23 +74,26 @@ def get_meter_id(connection: Connection, meter_no: int) -> str:
     return str(found.scalar_one())
 
 
-def upsert_live(connection: Connection, rows: Sequence[StatusRow]) -> set[str]:
+def upsert_live(connection: Connection, rows: Sequence[StatusRow], now: datetime) -> set[str]:
     """Write what meters are saying now, at most one row of each; returns the ids of those that are registered.
 
-    What was received before that which is stored changes nothing.
+    What was received before that which is stored changes nothing, unless the latter comes from the future: then the
+    hub's clock was wrong.
     """
-    return _write(connection, rows, "CASE WHEN state = 'online' THEN received_at END", _LIVE)
+    return _write(connection, rows, now, "CASE WHEN state = 'online' THEN received_at END", _LIVE)
 
 
-def upsert_retained(connection: Connection, rows: Sequence[StatusRow]) -> set[str]:
+def upsert_retained(connection: Connection, rows: Sequence[StatusRow], now: datetime) -> set[str]:
     """Write what meters said some time before the hub listened, as `upsert_live`.
 
     It fills in for a meter that was never heard, and says that a silent one had gone; nothing else.
     """
-    return _write(connection, rows, "NULL::timestamptz", _RETAINED)
+    return _write(connection, rows, now, "NULL::timestamptz", _RETAINED)
 
 
-def _write(connection: Connection, rows: Sequence[StatusRow], status_at: str, on_conflict: str) -> set[str]:
+def _write(
+    connection: Connection, rows: Sequence[StatusRow], now: datetime, status_at: str, on_conflict: str
+) -> set[str]:
     columns = ", ".join(_STATED)
     statement = f"""
         WITH given AS (
@@ -109,7 +112,11 @@ def _write(connection: Connection, rows: Sequence[StatusRow], status_at: str, on
             ON CONFLICT (meter_no) DO UPDATE SET {on_conflict})
         SELECT meter_id FROM given
         """  # noqa: S608
-    parameters = {"rows": msgspec.json.encode(rows).decode(), "silence": STATUS_SILENCE_MAX}
+    parameters = {
+        "rows": msgspec.json.encode(rows).decode(),
+        "silence": STATUS_SILENCE_MAX,
+        "latest": now + AHEAD_MAX,
+    }
     return set(connection.execute(text(statement), parameters).scalars())
 
 
@@ -117,17 +124,22 @@ def _set(condition: str, columns: Sequence[str]) -> str:
     return ", ".join(f"{name} = CASE WHEN {condition} THEN excluded.{name} ELSE s.{name} END" for name in columns)
 
 
+_STATE = (
+    "state = excluded.state, state_at = CASE WHEN s.state = excluded.state"
+    " THEN least(s.state_at, excluded.state_at) ELSE excluded.state_at END"
+)
 _LIVE = (
-    "state = excluded.state,"
-    " state_at = CASE WHEN s.state = excluded.state THEN s.state_at ELSE excluded.state_at END,"
-    " status_at = coalesce(excluded.status_at, s.status_at), "
+    f"{_STATE}, status_at = coalesce(excluded.status_at, s.status_at), "
     + _set("excluded.state = 'online'", ("clock_skew_s", *_STATED))
     + " WHERE excluded.state_at >= greatest(s.state_at, s.status_at)"
+    " OR greatest(s.state_at, s.status_at) > CAST(:latest AS timestamptz)"
 )
-_HEARD_LATELY = "s.status_at IS NOT NULL AND s.status_at >= excluded.state_at - CAST(:silence AS interval)"
+_HEARD_LATELY = (
+    "s.status_at IS NOT NULL AND s.status_at >= excluded.state_at - CAST(:silence AS interval)"
+    " AND s.status_at <= CAST(:latest AS timestamptz)"
+)
 _RETAINED = (
-    "state = excluded.state,"
-    " state_at = CASE WHEN s.state = excluded.state THEN s.state_at ELSE excluded.state_at END, "
+    f"{_STATE}, "
     + _set("excluded.state = 'online'", _STATED)
     + f" WHERE CASE excluded.state WHEN 'online' THEN s.status_at IS NULL ELSE NOT ({_HEARD_LATELY}) END"
 )

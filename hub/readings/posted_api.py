@@ -19,6 +19,15 @@ PATH = "/readings/seals"
 
 router = APIRouter()
 
+BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "Seal, signature and readings section, as published.",
+        "content": {"application/octet-stream": {}},
+    }
+}
+"""What the description of the interface cannot see: bytes are taken as they come."""
+
 
 class PostedBy(Parameters):
     """Whose seal it is."""
@@ -31,7 +40,7 @@ async def read_body(request: Request) -> bytes:
     return await request.body()
 
 
-@router.post(PATH)
+@router.post(PATH, openapi_extra=BODY)
 def post_seal(
     query: Annotated[PostedBy, Query()],
     message: Annotated[bytes, Depends(read_body)],

@@ -160,6 +160,7 @@ quarantine = Table(
     Column("decision_note", Text),
     UniqueConstraint("topic", "message_hash"),
     Index("quarantine_held_idx", "quarantine_id", postgresql_where=text("state = 'held'")),
+    Index("quarantine_held_meter_no_idx", "meter_no", postgresql_where=text("state = 'held'")),
     Index("quarantine_meter_no_idx", "meter_no", "quarantine_id"),
 )
 
@@ -534,7 +535,8 @@ def insert_quarantine(db: Driver, rows: Sequence[TupleRow]) -> int:
     """Keep what was not accepted; bytes seen before on that topic are not kept twice. Returns how many are kept.
 
     A seal that was held, or even released, and is now found to contradict itself is held again for that. One beyond the
-    end of its key stays held for this: it is in nobody's counters, which energy must know (`queries.py`).
+    end of its key stays held for this: it is in nobody's counters, which energy must know (`queries.py`). A bare seal
+    has the hash that its message is held under, and gives its place up: otherwise it could be sent first, to hide that.
 
     Rows: (meter_no, key_epoch, sequence, topic, reason, detail, verified, message, message_hash, received_at).
     """
@@ -542,7 +544,9 @@ def insert_quarantine(db: Driver, rows: Sequence[TupleRow]) -> int:
         cursor.executemany(
             "INSERT INTO quarantine (meter_no, key_epoch, sequence, topic, reason, detail, verified, message,"
             " message_hash, received_at, state) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'held')"
-            " ON CONFLICT (topic, message_hash) DO UPDATE SET reason = excluded.reason, detail = excluded.detail,"
+            " ON CONFLICT (topic, message_hash) DO UPDATE SET meter_no = excluded.meter_no,"
+            " key_epoch = excluded.key_epoch, sequence = excluded.sequence, verified = true,"
+            " message = excluded.message, reason = excluded.reason, detail = excluded.detail,"
             " state = 'held', decided_by = NULL, decided_at = NULL, decision_note = NULL"
             " WHERE excluded.verified AND quarantine.reason NOT IN (excluded.reason, 'key_superseded')",
             rows,

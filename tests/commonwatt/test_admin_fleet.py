@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from commonwatt.admin_fleet import age, skew, status_lines
+from commonwatt.admin_fleet import age, skew, skew_words, status_lines
 from hub.db import create_database_engine, transaction
 from hub.fleet.service import record_status
 
@@ -81,10 +81,10 @@ def street(operator, simulated, say, tmp_path):
     return meters
 
 
-def _in_terminal(operator, *arguments):
-    """What the command writes to a terminal of 120 columns, without its colours."""
+def _in_terminal(operator, *arguments, columns=COLUMNS):
+    """What the command writes to a terminal, without its colours."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     command = [sys.executable, "-m", "commonwatt", "admin", "--url", operator.url, "--token-file", operator.token_file]
     process = subprocess.Popen(
@@ -122,6 +122,21 @@ def test_the_fleet_fits_a_terminal_of_120_columns_and_nothing_is_cut(operator, s
     assert _words(said, "home-5")[1:3] == ["active", "never"]
 
 
+def test_in_a_terminal_of_80_columns_nothing_is_wrapped_and_what_matters_stays(operator, street):
+    said = _in_terminal(operator, "meters", columns=80)
+    print(said)
+    assert max(map(len, said.splitlines()[:-1])) <= 80
+    assert re.search(r"^home-2 .* online \d+ s +1 +2881$", said, re.M)
+    for word in ("clock_behind_last_reading", "register_jumped", "home-4", "suspended", "the-old-mill-by-the-river"):
+        assert word in said
+
+
+def test_a_retired_meter_is_counted_apart(operator, street):
+    operator.do("retire", "home-5", "--reason", "moved away", "--yes")
+    assert "6 of 6 meters; of all, 4 online, 1 offline, 1 retired, 1 behind" in operator.do("meters")
+    assert "1 of 6 meters; of all, 4 online" in operator.do("meters", "--state", "retired")
+
+
 def test_the_fleet_shows_who_needs_a_hand(operator, street):
     said = operator.do("meters")
     assert re.search(r"home-2 +active +online \d+ s +1 +3 +1 +2881 +\+66 min +0.1.0 .* clock_behind_last_reading", said)
@@ -155,9 +170,9 @@ def test_one_meter_is_shown_in_detail(operator, street):
     assert said.splitlines()[0] == "home-2 · solar · active · key epoch 1"
     for words in (
         "3 stored",
-        "1 seals: commonwatt admin gaps home-2",
+        "1 seal: commonwatt admin gaps home-2",
         "2881 seals to deliver, 4 readings not sealed yet",
-        "synchronised, +66 min behind the hub's",
+        "synchronised, 66 min behind the hub's",
         "0.1.0, over mqtt5",
         "52000 bytes of 1000000",
         "eastron_sdm120, steps of 0.98 Wh",
@@ -184,6 +199,24 @@ def test_alarms_are_listed(operator, street, engine):
     assert re.search(r"equivocation +│ home-3 │ sequence 7", operator.do("alarms"))
 
 
+def test_an_alarm_is_shown_whole_however_narrow_the_terminal(operator, street, engine):
+    seal_hash = "".join(f"{number:02x}" for number in range(32))
+    with transaction(engine) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO alarms (kind, meter_no, detail, raised_at) SELECT 'equivocation', meter_no,"
+                " jsonb_build_object('seal_hash', CAST(:seal_hash AS text)), '2026-11-20T13:35:51.547838Z' FROM meters"
+                " WHERE meter_id = 'the-old-mill-by-the-river-nr-123'"
+            ),
+            {"seal_hash": seal_hash},
+        )
+    said = _in_terminal(operator, "alarms", columns=80)
+    cells = [line.split("│")[1:-1] for line in said.splitlines() if line.startswith("│")]
+    meter_id, detail, raised = ("".join(row[number].strip() for row in cells) for number in (2, 3, 4))
+    assert (meter_id, detail) == ("the-old-mill-by-the-river-nr-123", f"seal_hash{seal_hash}")
+    assert raised == "2026-11-20T13:35:51.547838Z"
+
+
 def test_an_empty_fleet_is_said_to_be_empty(operator):
     assert "0 of 0 meters" in operator.do("meters")
 
@@ -203,6 +236,37 @@ def test_a_skew_has_its_sign(skew_s, words):
     assert skew(skew_s) == words
 
 
+@pytest.mark.parametrize(
+    ("skew_s", "words"),
+    [(None, ""), (0, "equal to the hub's"), (3, "3 s behind the hub's"), (-130, "2 min ahead of the hub's")],
+)
+def test_a_skew_is_told_in_words(skew_s, words):
+    assert skew_words(skew_s) == words
+
+
+@pytest.mark.parametrize(
+    ("phases_netted", "minting_allowed", "words"),
+    [
+        (True, True, None),
+        (False, False, "not allowed: it does not net the phases"),
+        (False, True, "allowed although it does not net the phases"),
+        (True, False, "not allowed"),
+    ],
+)
+def test_a_meter_that_does_not_net_its_phases_is_marked(
+    operator, simulated, tmp_path, engine, phases_netted, minting_allowed, words
+):
+    operator.register(simulated("home-1"), tmp_path)
+    with transaction(engine) as connection:
+        connection.execute(
+            text("UPDATE meters SET phases_netted = :netted, minting_allowed = :allowed"),
+            {"netted": phases_netted, "allowed": minting_allowed},
+        )
+    said = operator.do("status", "home-1")
+    found = re.findall(r"^minting +(.*?) *$", said, re.M)
+    assert found == ([] if words is None else [words])
+
+
 def test_a_meter_known_by_its_seals_alone_is_described_by_them():
     known = {"presence": "online", "last_seal_at": NOW.isoformat(), "highest_sequence": 3}
     unknown = (
@@ -216,6 +280,14 @@ def test_a_meter_known_by_its_seals_alone_is_described_by_them():
         "stated",
     )
     meter = dict.fromkeys(unknown) | known
-    meter |= {"meter_id": "roof", "at": NOW.isoformat(), "missing_seals": 0, "held_messages": 0, "problems": []}
+    meter |= {
+        "phases_netted": True,
+        "minting_allowed": True,
+        "meter_id": "roof",
+        "at": NOW.isoformat(),
+        "missing_seals": 0,
+        "held_messages": 0,
+        "problems": [],
+    }
     names = [name for name, _ in status_lines(meter)]
     assert names == ["presence", "last seal", "sequence", "problems"]

@@ -153,7 +153,15 @@ def test_a_hub_whose_schema_is_not_the_newest_is_not_ready(server):
 
 
 def test_the_interface_describes_itself(server):
-    assert "/meters/{meter_id}/readings" in server.client.get("/openapi.json").json()["paths"]
+    described = server.client.get("/openapi.json").json()
+    assert "/meters/{meter_id}/readings" in described["paths"]
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            refusals = {status: each["content"] for status, each in operation["responses"].items() if status != "200"}
+            assert list(refusals.pop("default")) == ["application/problem+json"], f"{method} {path}"
+            assert "422" not in refusals, "refused bodies are problems like all others"
+    for path, kind in {"/agent/report": "application/json", "/readings/seals": "application/octet-stream"}.items():
+        assert list(described["paths"][path]["post"]["requestBody"]["content"]) == [kind]
 
 
 def test_a_bug_of_ours_says_nothing_about_itself_but_to_the_log(log_lines, server, new_meter):

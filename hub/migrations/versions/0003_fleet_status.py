@@ -1,4 +1,4 @@
-"""What meters say of themselves: one row each."""
+"""What meters say of themselves: one row each; and an index to count what is held of a meter."""
 
 from alembic import op
 
@@ -7,8 +7,9 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Create the table."""
-    op.execute(SCHEMA)
+    """Create the table and the index."""
+    for statement in SCHEMA.split(";\n"):
+        op.execute(statement)
 
 
 SCHEMA = """
@@ -32,5 +33,6 @@ CREATE TABLE meter_status (
     meters              jsonb,
     problems            text[] NOT NULL,
     counts              jsonb
-) WITH (fillfactor = 60)
+) WITH (fillfactor = 60);
+CREATE INDEX quarantine_held_meter_no_idx ON quarantine (meter_no) WHERE state = 'held'
 """

@@ -39,6 +39,6 @@ def say(engine) -> Callable[..., set[str]]:
     def note(meter_id: str, at: datetime | None = None, live: bool = True, **changes: object) -> set[str]:
         statement = Statement(meter_id, parse_status(status_bytes(**changes)), at or datetime.now(UTC), live)
         with transaction(engine) as connection:
-            return record_statuses(connection, [statement])
+            return record_statuses(connection, [statement], datetime.now(UTC))
 
     return note

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
+from sqlalchemy import event
 
 from hub.db import create_database_engine
 from hub.fleet import consumer
@@ -175,19 +176,13 @@ def test_what_the_broker_had_kept_replaces_nothing_that_waits_for_the_database(
 ) -> None:
     hub, [meter, *_] = street
 
-    class Locked:
-        """A clock that hears the broker's retained status while the database is being asked."""
-
-        reads = 0
-
-        def __call__(self) -> float:
-            self.reads += 1
-            if self.reads == 2:
-                desk.take(_topic(meter), status_bytes(backlog_seals=2), True)
-            return NOW_S
-
     nowhere = create_database_engine(database_url.replace("/test_", "/nowhere_"), "commonwatt-test")
-    desk = StatusDesk(nowhere, COMMUNITY_ID, Locked())
+    desk = StatusDesk(nowhere, COMMUNITY_ID, lambda: NOW_S)
+
+    @event.listens_for(nowhere, "do_connect")
+    def meanwhile(*_: object) -> None:
+        desk.take(_topic(meter), status_bytes(backlog_seals=2), True)
+
     desk.take(_topic(meter), status_bytes(backlog_seals=1, time_unix_s=int(NOW_S)), False)
     desk._write_all(0.0)
     desk._engine = hub.engine

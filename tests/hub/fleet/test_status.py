@@ -148,6 +148,12 @@ def test_what_breaks_a_bound_is_refused_whole(changes):
         b"[" * 4_000,
         b"\xff\xfe",
         b'{"state":"on\xffline"}',
+        b'{"state":"online","sequence":NaN}',
+        b'{"state":"online","x":Infinity}',
+        b'{"state":"online","sequence":1e400}',
+        b'{"state":"online","agent":"\\ud800"}',
+        b'{"state":"online","x":' + b"[" * 2_000 + b"]" * 2_000 + b"}",
+        b'{"state":"online","sequence":' + b"9" * 4_000 + b"}",
     ],
 )
 def test_bytes_that_are_no_status_are_refused_by_name(payload):
@@ -164,6 +170,10 @@ def test_no_json_raises_anything_else(value):
         return
     assert status.state in ("online", "offline")
     assert len(status.problems) <= PROBLEMS_MAX
+
+
+def test_of_a_name_that_is_said_twice_the_last_word_counts():
+    assert parse_status(b'{"state":"online","state":"offline","counts":{"a":1,"a":2}}').counts == {"a": 2}
 
 
 @given(st.binary(max_size=200))

@@ -1,7 +1,8 @@
 """`POST /agent/report`: what an agent without a broker says of itself, and what it would have heard from the broker.
 
 The answer brings the receipt, which the agent hears before it sends a seal, and the commands that it has not followed
-yet. The password is that of the meter's broker account. Seals are posted to `/readings/seals`.
+yet. They depend on no status: one that is not understood is dropped, as when it is published, and `status_noted` says
+so. The password is that of the meter's broker account. Seals are posted to `/readings/seals`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from sqlalchemy import Connection
 
 from hub.api_types import MeterName, Parameters
 from hub.dependencies import Hub, Now, TheHub, Transaction
-from hub.errors import BodyTooLarge, MalformedInput, MeterNotFound, Unauthorized
+from hub.errors import MeterNotFound, Unauthorized
 from hub.fleet import service as fleet
-from hub.fleet.status import STATUS_BYTES_MAX
 from hub.readings import service
 from hub.readings.posted_api import read_body
 from hub.registry import service as registry
@@ -33,6 +33,15 @@ AUTHORIZATION_LENGTH_MAX = 400
 
 router = APIRouter()
 
+BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "A status, at most 4,096 bytes.",
+        "content": {"application/json": {}},
+    }
+}
+"""What the description of the interface cannot see: bytes are taken as they come."""
+
 
 class ReportedBy(Parameters):
     """Whose report it is, and the counter of the last command that the agent followed."""
@@ -41,7 +50,7 @@ class ReportedBy(Parameters):
     last_command: int = Field(default=0, ge=0, le=SEQUENCE_MAX)
 
 
-@router.post(PATH)
+@router.post(PATH, openapi_extra=BODY)
 def post_report(
     query: Annotated[ReportedBy, Query()],
     status: Annotated[bytes, Depends(read_body)],
@@ -52,13 +61,14 @@ def post_report(
 ) -> dict[str, Any]:
     """Note a status; answer with the receipt as it stands, and the unexpired commands after `last_command`."""
     meter = authenticate_meter(connection, hub, query.meter_id, authorization)
-    if len(status) > STATUS_BYTES_MAX:
-        raise BodyTooLarge(f"a status has at most {STATUS_BYTES_MAX} bytes")
-    if not fleet.record_status(connection, meter.meter_no, status, now, live=True):
-        raise MalformedInput("the body is no status")
+    noted = fleet.record_status(connection, meter.meter_no, status, now, live=True)
     receipt = service.get_receipt(connection, meter.meter_no, meter.key_epoch)
     commands = registry.pending_commands(connection, meter.meter_no, query.last_command, now)
-    return {"receipt": encode_committed(receipt).hex(), "commands": [command.hex() for command in commands]}
+    return {
+        "receipt": encode_committed(receipt).hex(),
+        "commands": [command.hex() for command in commands],
+        "status_noted": noted,
+    }
 
 
 def authenticate_meter(connection: Connection, hub: Hub, meter_id: str, authorization: str) -> Meter:
