@@ -1,6 +1,8 @@
-"""How long a bus needs for one poll, reckoned from what goes over the wire; a plan that does not fit is refused. Pure.
+"""How long a bus needs for one reading, reckoned from what goes over the wire; a plan that does not fit is refused.
+Pure.
 
-A poll fits its reading interval if it ends before the next is due even when one request needs all its retries.
+A reading is so many polls of every meter, so that nothing is believed that was seen once. It fits its interval if it
+ends before the next is due even when one request needs all its retries.
 """
 
 from collections import Counter
@@ -9,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from edge.bus_settings import BusSettings, MeterSettings, PulseBus, SerialBus, TcpBus
+from edge.confirming import READS_PER_READING
 from edge.errors import SettingsError
 from edge.poll import wanted_registers
 from edge.register import Block, plan_blocks
@@ -66,7 +69,7 @@ def meter_blocks(meter: MeterSettings) -> list[Block]:
 
 @dataclass(frozen=True)
 class Budget:
-    """What one poll of a bus takes: all its reads, and on top of it one read that needs all its retries."""
+    """What one poll of a bus takes (all its reads), and one read that needs all its retries on top of a reading."""
 
     reads: int
     registers: int
@@ -76,7 +79,7 @@ class Budget:
     @property
     def needed_s(self) -> float:
         """What must fit between two readings."""
-        return self.poll_s + self.retries_s
+        return READS_PER_READING * self.poll_s + self.retries_s
 
 
 def budget_of(bus: TcpBus | SerialBus) -> Budget:
@@ -153,7 +156,7 @@ def describe(bus: TcpBus | SerialBus, budget: Budget) -> str:
     over = f" at {bus.baud} baud" if isinstance(bus, SerialBus) else ""
     return (
         f"{meters}, {budget.reads} reads of {budget.registers} registers{over} take {budget.poll_s:.2f} s, "
-        f"with {bus.retries} retries after {bus.timeout_s} s each {budget.needed_s:.2f} s"
+        f"{READS_PER_READING} times with {bus.retries} retries after {bus.timeout_s} s each {budget.needed_s:.2f} s"
     )
 
 

@@ -64,3 +64,7 @@ class HubUnansweredError(EdgeError):
 
 class CertificateError(EdgeError):
     """A client certificate or its key that cannot be used."""
+
+
+class BrokerError(EdgeError):
+    """A broker that is reached but does not do what this meter needs of it."""

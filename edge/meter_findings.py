@@ -9,7 +9,7 @@ from math import ceil
 from edge.bus_budget import budget_of, check_budget, check_parameters, check_units, describe
 from edge.bus_settings import BusSettings, MeterSettings, PulseBus
 from edge.errors import RegisterError
-from edge.poll import RawRegisters, energy_registers, wanted_registers
+from edge.poll import PLAUSIBLE, RawRegisters, energy_registers, wanted_registers
 from edge.register import UNIT_SCALES, Register, exact_value, quantum, scaled_value, swapped_words
 from edge.settings import Settings
 
@@ -69,6 +69,10 @@ def _explain(meter: MeterSettings, register: Register, data: bytes) -> RegisterL
         value, step = exact_value(register, data), quantum(register, data)
         if value < 0 and register.quantity != "power":
             problem = "negative"
+        elif register.quantity in PLAUSIBLE:
+            least, most = PLAUSIBLE[register.quantity]
+            if not least <= value * UNIT_SCALES[register.unit] <= most:
+                problem = "no grid has that"
     except RegisterError as error:
         problem = "not a number" if error.code == "register_not_a_number" else "no value"
     is_energy, unit = register.quantity.startswith("energy"), register.unit

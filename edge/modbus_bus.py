@@ -64,7 +64,7 @@ class ModbusBus:
         self._counts_asked: defaultdict[int, set[int]] = defaultdict(set)
         self._identified: set[int] = set()
         self._last_s = 0.0
-        self._deadline_s = 0.0
+        self._deadline_s = self._end_s = 0.0
         self._plan = [(meter, block) for meter in bus.meters for block in meter_blocks(meter)]
         self._plan.sort(key=lambda read: not _has_energy(*read))
         self.counts: Counter[str] = Counter()
@@ -76,7 +76,8 @@ class ModbusBus:
 
     @property
     def time_max_s(self) -> int:
-        """How long one `read` can take at most: also with an identity check and a request that is never answered."""
+        """How long one `read` takes at most, also with identity checks and a request that is never answered: then it
+        fails, even if every meter answers, each in the last moment."""
         identities = [_identity_block(meter) for meter in self._bus.meters]
         budget = budget_of(self._bus)
         all_s = budget.poll_s + sum(block_s(self._bus, block) for block in identities if block is not None)
@@ -122,9 +123,10 @@ class ModbusBus:
             self._identified.clear()
 
     def _begin(self) -> None:
-        """A retry may begin until the poll has taken its time; so no fault can delay it further than that."""
-        budget = budget_of(self._bus)
-        self._deadline_s = _now_s() + budget.poll_s + self._bus.retries * self._bus.timeout_s
+        """A retry may begin until the poll has taken its time, and nothing goes on for longer than `time_max_s`."""
+        budget, now_s = budget_of(self._bus), _now_s()
+        self._deadline_s = now_s + budget.poll_s + self._bus.retries * self._bus.timeout_s
+        self._end_s = now_s + self.time_max_s
 
     async def _identify_all(self) -> None:
         for meter in self._bus.meters:
@@ -170,14 +172,18 @@ class ModbusBus:
         """Ask once, coming into step with the unit before if need be. All within the patience of one request."""
         block = Block(request.function_code, request.address, request.count)
         patience_s = self._bus.timeout_s + (block_s(self._bus, block) if self._line is not None else 0)
+        patient_until_s = _now_s() + patience_s
         connection = None
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout_at(min(patient_until_s, self._end_s)):
                 connection = await self._connected()
                 await self._come_into_step(connection, request)
                 self._counts_asked[request.unit].add(request.count)
                 answer, exception = await self._exchange(connection, request)
         except TimeoutError:
+            if self._end_s < patient_until_s:
+                why = f"the meters are too slow: they have had {self.time_max_s} s for one poll"
+                raise ModbusError("modbus_no_answer", why) from None
             if connection is None:
                 raise ModbusError("modbus_unreachable", "no connection in time") from None
             raise ModbusError("modbus_no_answer", f"none within {self._bus.timeout_s} s") from None

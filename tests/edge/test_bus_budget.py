@@ -6,6 +6,7 @@ import pytest
 
 from edge.bus_budget import budget_of, check_buses, shortest_interval_s
 from edge.bus_settings import BusSettings, MeterSettings, PulseBus, SerialBus, TcpBus
+from edge.confirming import READS_PER_READING
 from edge.errors import SettingsError
 from edge.pulses import pulse_register_map
 from edge.register_map import load_register_map
@@ -37,6 +38,11 @@ def test_the_wire_time_of_a_poll_is_reckoned_character_by_character() -> None:
     assert budget_of(faster).poll_s == pytest.approx(0.00175 + 17 * 10 / 115_200 + 0.050)
 
 
+def test_a_reading_takes_as_many_polls_as_it_takes_to_be_believed() -> None:
+    budget = budget_of(replace(RTU, retries=0))
+    assert budget.needed_s == pytest.approx(READS_PER_READING * budget.poll_s)
+
+
 def test_usual_homes_fit_their_intervals() -> None:
     check_buses([RTU], 60)
     check_buses([TCP], 5)
@@ -44,10 +50,10 @@ def test_usual_homes_fit_their_intervals() -> None:
 
 
 def test_a_poll_that_does_not_fit_is_refused_with_figures_and_what_would_fit() -> None:
-    slow = replace(RTU, baud=1_200, retries=0, meters=tuple(replace(GRID, unit=unit) for unit in range(1, 11)))
+    slow = replace(RTU, baud=1_200, retries=0, meters=tuple(replace(GRID, unit=unit) for unit in range(1, 6)))
     error = refusal(slow, interval_s=3)
     assert error.code == "bus_budget_exceeded"
-    assert "attic: 10 meters, 20 reads of 40 registers at 1200 baud take 4.83 s" in error.detail
+    assert "attic: 5 meters, 10 reads of 20 registers at 1200 baud take 2.42 s, 2 times with 0 retries" in error.detail
     assert "a reading is due every 3 s; it fits with interval_s = 5 or 4800 baud" in error.detail
     check_buses([slow], 5)
     check_buses([replace(slow, baud=4_800)], 3)
@@ -55,7 +61,7 @@ def test_a_poll_that_does_not_fit_is_refused_with_figures_and_what_would_fit() -
 
 def test_a_baud_rate_that_a_meter_cannot_do_is_no_remedy() -> None:
     few = replace(a_map(energy_import=0x10, energy_export=0x100), baud_rates=(1_200, 9_600))
-    meters = tuple(MeterSettings("grid", unit, few, "import") for unit in range(1, 11))
+    meters = tuple(MeterSettings("grid", unit, few, "import") for unit in range(1, 6))
     slow = replace(RTU, baud=1_200, retries=0, meters=meters)
     assert "or 9600 baud" in refusal(slow, interval_s=3).detail
 
@@ -63,7 +69,7 @@ def test_a_baud_rate_that_a_meter_cannot_do_is_no_remedy() -> None:
 def test_patience_counts_since_a_poll_with_all_its_retries_must_fit_too() -> None:
     error = refusal(replace(TCP, timeout_s=20, retries=3), interval_s=60)
     assert error.code == "bus_budget_exceeded"
-    assert "with 3 retries after 20 s each" in error.detail
+    assert "2 times with 3 retries after 20 s each" in error.detail
     assert "it fits with interval_s = 61 or retries = 2 or a shorter timeout_s" in error.detail
 
 
@@ -88,6 +94,20 @@ def test_a_line_set_as_a_meter_cannot_talk_is_refused(change: dict[str, object],
     error = refusal(replace(RTU, meters=(MeterSettings("grid", 1, map_, "import"),), **change))  # type: ignore[arg-type]
     assert error.code == "bus_parameters_unsupported"
     assert f"attic: unit 1, eastron_sdm630: {words}" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("map_name", "line"),
+    [
+        ("chint_dtsu666", {"parity": "E"}),  # the manual's n.2, n.1, E.1 and o.1
+        ("chint_dtsu666", {"parity": "N", "stop_bits": 2}),
+        ("chint_dtsu666", {"baud": 19_200}),
+        ("eastron_sdm72d_m", {"baud": 19_200}),
+    ],
+)
+def test_a_line_set_as_the_makers_manual_allows_is_not_refused(map_name: str, line: dict[str, object]) -> None:
+    meters = (MeterSettings("grid", 1, load_register_map(map_name), "import"),)
+    check_buses([replace(RTU, meters=meters, **line)], 60)  # type: ignore[arg-type]
 
 
 def test_one_serial_line_or_gateway_is_one_bus() -> None:

@@ -103,6 +103,16 @@ def test_steps_are_shown_in_the_registers_own_unit(home: Any) -> None:
     assert line_of(home, B23, "energy_import", "ff" * 8).problem == "no value"
 
 
+def test_a_voltage_that_no_grid_has_shows_that_the_map_is_not_the_meters(home: Any) -> None:
+    """An iEM3000 whose registers are one further on: its energy would read as a 65,536th and look likely."""
+    iem3000 = load_register_map("schneider_iem3000")
+    volts = struct.pack(">f", 230.0)
+    assert line_of(home, iem3000, "voltage", volts.hex()).problem == ""
+    assert line_of(home, iem3000, "voltage", (bytes(2) + volts[:2]).hex()).problem == "no grid has that"
+    assert line_of(home, B23, "frequency", "0032").problem == "no grid has that"  # 0.5 Hz
+    assert line_of(home, B23, "frequency", "1388").problem == ""
+
+
 def test_the_budget_of_a_bus_is_said_in_figures(settings: Settings) -> None:
     (bus,) = settings.buses
     assert isinstance(bus, TcpBus)

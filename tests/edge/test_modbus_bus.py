@@ -69,22 +69,26 @@ def test_all_meters_of_a_bus_are_read_one_request_after_the_other(framing: str) 
     run(story)
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+PASSING_FAULTS = [
+    (say_nothing, "modbus_no_answer"),
+    (cut_short, "modbus_no_answer"),
+    (damage, "modbus_damaged_answer"),
+    (refuse(6), "modbus_busy"),
+    (refuse(10), "modbus_gateway_path"),
+    (refuse(11), "modbus_gateway_no_answer"),
+]
+
+
 @pytest.mark.parametrize(
-    ("fault", "code"),
+    ("framing", "fault", "code"),
     [
-        (say_nothing, "modbus_no_answer"),
-        (cut_short, "modbus_no_answer"),
-        (damage, "modbus_damaged_answer"),
-        (refuse(6), "modbus_busy"),
-        (refuse(10), "modbus_gateway_path"),
-        (refuse(11), "modbus_gateway_no_answer"),
+        (framing, fault, code)
+        for framing in FRAMINGS
+        for fault, code in PASSING_FAULTS
+        if framing != "tcp" or fault is not damage  # TCP has a checksum of its own
     ],
 )
 def test_a_passing_fault_is_retried_and_counted(framing: str, fault: Any, code: str) -> None:
-    if framing == "tcp" and fault is damage:
-        pytest.skip("TCP has a checksum of its own")
-
     async def story() -> None:
         async with a_bus(framing) as (slave, settings):
             bus = ModbusBus(settings)
@@ -173,7 +177,7 @@ def test_a_serial_unit_that_did_not_answer_is_asked_something_else_first(framing
 @pytest.mark.parametrize("framing", SERIAL)
 def test_a_unit_that_never_comes_into_step_is_left_alone_and_not_asked_forever(framing: str) -> None:
     async def story() -> None:
-        async with a_bus(framing, retries=0, meters=(GRID,)) as (slave, settings):
+        async with a_bus(framing, retries=0, timeout_s=0.05, meters=(GRID,)) as (slave, settings):
             bus = ModbusBus(settings)
             slave.units = set()
             for _ in range(1 + STEPS_FAILED_MAX):
@@ -306,6 +310,8 @@ def test_another_meter_at_the_unit_is_found_out_before_anything_is_read(framing:
             await bus.read()
             await bus.read()
             assert [asked.unit for asked in slave.asked if asked.address == 0x700] == [1, 1, 1, 2]
+            slave.identity[0x700] = 0x4D32
+            assert (await failure(bus.check_identities())).code == "meter_is_another"
             bus.close()
 
     run(story)
@@ -379,6 +385,53 @@ def test_a_device_that_never_stops_talking_is_not_listened_to_for_long(framing: 
             slave.script.append(babble)
             assert (await failure(bus.read())).code == "modbus_damaged_answer"
             assert await bus.read() == everything(slave)
+            bus.close()
+
+    run(story)
+
+
+def test_meters_that_answer_each_in_the_last_moment_do_not_hold_up_the_next_reading() -> None:
+    def at_leisure(slave: Slave, asked: Asked) -> None:
+        asyncio.get_running_loop().call_later(0.25, answer, slave, asked)
+
+    async def story() -> None:
+        many = tuple(replace(GENERATION, unit=unit) for unit in range(1, 10))
+        async with a_bus("rtu", timeout_s=0.3, meters=many) as (slave, settings):
+            bus = ModbusBus(settings)
+            slave.units = set(range(1, 10))
+            slave.script.extend([at_leisure] * 20)
+            assert "too slow: they have had 2 s for one poll" in (await failure(bus.read())).detail
+            bus.close()
+
+    run(story)
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_an_answer_that_comes_twice_answers_one_question(framing: str) -> None:
+    def twice(slave: Slave, asked: Asked) -> None:
+        answer(slave, asked)
+        asyncio.get_running_loop().call_later(0.001, answer, slave, asked)
+
+    async def story() -> None:
+        async with a_bus(framing, pause_ms=100, retries=0) as (slave, settings):
+            bus = ModbusBus(settings)
+            slave.script.append(twice)
+            assert await bus.read() == everything(slave)
+            bus.close()
+
+    run(story)
+
+
+def test_retries_stop_when_the_poll_has_taken_its_time() -> None:
+    """Each meter answers, but only when it is asked again; one poll has the time for one such meter."""
+
+    async def story() -> None:
+        many = tuple(replace(GENERATION, unit=unit) for unit in range(1, 10))
+        async with a_bus("rtu", timeout_s=0.1, meters=many) as (slave, settings):
+            bus = ModbusBus(settings)
+            slave.units = set(range(1, 10))
+            slave.script.extend([say_nothing, answer, answer] * 9)
+            assert (await failure(bus.read())).code == "modbus_no_answer"
             bus.close()
 
     run(story)

@@ -87,6 +87,26 @@ def test_pulses_are_counted_from_what_the_meter_showed_and_are_on_the_disk_befor
     run(story)
 
 
+def test_a_count_has_reached_the_disk_and_its_name_too_before_it_is_used(
+    bus: PulseBus, contact: Contact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def spy(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        fsync(fd)
+
+    async def story() -> None:
+        monkeypatch.setattr(os, "fsync", spy)
+        pulses = PulseInput(bus)
+        await count(pulses)
+        assert synced == ["pulses.json.part", bus.file.parent.name]
+        pulses.close()
+
+    run(story)
+
+
 def test_who_only_looks_leaves_no_count_behind(bus: PulseBus, contact: Contact) -> None:
     async def story() -> None:
         pulses = PulseInput(bus, keeps_count=False)

@@ -161,8 +161,7 @@ def test_a_map_states_where_everything_comes_from(name: str) -> None:
         assert quantum(register, bytes(2 * register.count)) > 0
     assert register_map.registers.keys() & {"energy_import", "energy_total"}
     for total in ("energy_import", "energy_export", "energy_total"):
-        register = register_map.registers.get(total)
-        assert register is None or register.scale > 0
+        assert total not in register_map.registers or register_map.registers[total].scale > 0
 
 
 @every_map
@@ -175,7 +174,17 @@ def test_the_table_of_maps_says_what_the_map_says(name: str) -> None:
     assert cells[2] == " ".join(sorted({str(register.function_code) for register in energy}))
     assert cells[3] == ", ".join(f"0x{register.address:04X}" for register in energy)
     assert cells[4] == ", ".join(sorted({f"{register.type} {register.word_order}" for register in energy}))
+    assert cells[5] == ", ".join(sorted({step_in_words(register) for register in energy}))
+    assert cells[6] == ", ".join(sorted({wrap_in_words(register) for register in energy}))
     assert cells[7] == ("yes" if register_map.phases_netted else "no")
+
+
+def step_in_words(register: Register) -> str:
+    return f"{register.type} in {register.unit}" if register.quantum is None else f"{register.quantum} Wh"
+
+
+def wrap_in_words(register: Register) -> str:
+    return "unknown" if register.modulus is None else f"{register.modulus / 10**9} GWh"
 
 
 KNOWN_WRONG = [

@@ -152,7 +152,7 @@ def test_a_mistake_names_the_file_the_key_and_the_reason(
 def test_unit_0_and_255_answer_over_tcp_but_on_a_line_0_is_everybody(
     tmp_path: Path, config_text: Callable[..., str]
 ) -> None:
-    text = config_text(502).replace("unit = 1", "unit = 0").replace("unit = 2", "unit = 255")
+    text = config_text(502).replace("\nunit = 1", "\nunit = 0").replace("\nunit = 2", "\nunit = 255")
     file = tmp_path / "edge.toml"
     file.write_text(text)
     assert [meter.unit for meter in load_settings(file).meters] == [0, 255]

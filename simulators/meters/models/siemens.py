@@ -1,7 +1,8 @@
 """Siemens SENTRON PAC2200, as in its equipment manual (L1V30415167B), section A.1.
 
 Functions 3 and 4 read the same registers at the offsets of the manual: floats, and energy as doubles of watt-hours
-per tariff that overflow at 10¹². A read that begins or ends within a value is an error. All energy runs on tariff 1.
+per tariff. That they overflow at 10¹² was read in the manuals of PAC3120/3220 and PAC4220, whose table is the same. A
+read that begins or ends within a value is an error. All energy runs on tariff 1.
 """
 
 from simulators.meters.registers import READ_HOLDING, READ_INPUT, Model, Point, Table, by_phase
