@@ -13,10 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,15 +27,14 @@ from commonwatt.verify_keys import (
     KnownKey,
     check_key,
     check_signature,
-    exchange_json,
     read_handover,
     unhex,
 )
-from protocol.enrolment import KIND_NAMES, MEASUREMENT_NAMES, Enrolment, split_enrolment
+from commonwatt.verify_report import FALSE, HELD, MISSING, Energy, Report, as_json, as_text
+from protocol.enrolment import Enrolment, split_enrolment
 from protocol.errors import ProtocolError
 from protocol.limits import MESSAGE_BYTES_MAX, SEQUENCE_MAX
 from protocol.readings import Reading, decode_readings
-from protocol.replacement import Replacement
 from protocol.seal import NO_PREDECESSOR, Message, Seal, seal_hash, split_message
 from protocol.settlement import Netting, first_closed_until, time_floor
 from protocol.topics import check_meter_id, domain_of
@@ -44,12 +42,7 @@ from protocol.topics import check_meter_id, domain_of
 FORMAT = "commonwatt-evidence/1"
 FORMAT_OF_SEVERAL_KEYS = "commonwatt-evidence/2"
 """The same, with a key line before the seals of each further key epoch."""
-VERIFICATION_FORMAT = "commonwatt-verification/1"
 LINE_BYTES_MAX = 2 * MESSAGE_BYTES_MAX + 1_024
-FINDINGS_KEPT_MAX = 10_000
-"""Further ones are only counted, so that no file can fill the memory."""
-
-FALSE, MISSING, HELD = "false", "missing", "held"
 COUNTED_STATES, UNCOUNTED_STATES = ("accepted", "released"), ("quarantined", "rejected")
 
 _HEADER = {
@@ -72,25 +65,6 @@ class UnreadableError(Exception):
 
 
 @dataclass(frozen=True)
-class Energy:
-    """The three counters of a seal, or a difference of them."""
-
-    production_wh: int = 0
-    consumption_wh: int = 0
-    surplus_wh: int = 0
-
-    def __add__(self, other: Energy) -> Energy:
-        return Energy(
-            self.production_wh + other.production_wh,
-            self.consumption_wh + other.consumption_wh,
-            self.surplus_wh + other.surplus_wh,
-        )
-
-    def __sub__(self, other: Energy) -> Energy:
-        return self + Energy(-other.production_wh, -other.consumption_wh, -other.surplus_wh)
-
-
-@dataclass(frozen=True)
 class Link:
     """What the next seal is held against. The base of a key epoch is the link with sequence 0.
 
@@ -104,55 +78,6 @@ class Link:
     counters: Energy
     last_reading: Reading
     exact: bool = True
-
-
-@dataclass(frozen=True)
-class Finding:
-    """FALSE, MISSING or HELD sequences of a key epoch, inclusive; sequence 0 is the key's own statement."""
-
-    kind: str
-    key_epoch: int
-    first_sequence: int
-    last_sequence: int
-    reason: str
-    detail: str = ""
-
-
-@dataclass
-class Report:
-    """What the file proves. `unproved` is the part of `end` − `start` that false or missing seals leave open.
-
-    `key_epoch` and `statement` are of the last key that is reached.
-    """
-
-    community_id: str
-    meter_id: str
-    key_epoch: int
-    statement: Enrolment | None = None
-    seals: int = 0
-    verified_seals: int = 0
-    readings: int = 0
-    start_unix_s: int | None = None
-    end_unix_s: int | None = None
-    start: Energy = Energy()
-    end: Energy = Energy()
-    unproved: Energy = Energy()
-    last_reading: Reading | None = None
-    keys: list[KnownKey] = field(default_factory=list)
-    exchanges: list[Replacement] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def verified(self) -> bool:
-        """Whether nothing is false and nothing is missing."""
-        return self.statement is not None and not self.counts[FALSE] and not self.counts[MISSING]
-
-    def note(self, kind: str, first: int, last: int, reason: str, detail: str = "") -> None:
-        """Keep a finding, or only count it when there are too many."""
-        self.counts[kind] += last - first + 1
-        if len(self.findings) < FINDINGS_KEPT_MAX:
-            self.findings.append(Finding(kind, self.key_epoch, first, last, reason, detail))
 
 
 def verify(file: BinaryIO, expected_key: bytes | None = None) -> Report:
@@ -195,6 +120,8 @@ def verify(file: BinaryIO, expected_key: bytes | None = None) -> Report:
 
 
 _Passed = dict[bytes, tuple[int, Link, Energy]]
+_FIRST_BASE = b""
+"""In place of a hash: bases have none, and the latest one stands under that of nothing."""
 
 
 class _Chain:
@@ -265,6 +192,8 @@ class _Chain:
         counters = Energy(statement.production_wh, statement.consumption_wh, statement.surplus_wh)
         valid_from_unix_s = statement.valid_from_unix_s
         found = self._passed.get(statement.last_seal_hash)
+        if found is not None and found[1].sequence == 0 and found[1].counters != counters:
+            found = self._passed[_FIRST_BASE]  # everything since was taken back with its keys
         if found is None:
             report.note(MISSING, 0, 0, "base_not_in_the_file", f"names seal {statement.last_seal_hash.hex()}")
             report.unproved += counters - report.end
@@ -343,6 +272,7 @@ class _Chain:
             self._pass()
 
     def _pass(self) -> None:
+        self._passed.setdefault(_FIRST_BASE, (self._statement.key_epoch, self._link, self._report.unproved))
         self._passed[self._link.seal_hash] = (self._statement.key_epoch, self._link, self._report.unproved)
 
 
@@ -477,88 +407,6 @@ def _is_instant(text: str) -> bool:
         return datetime.fromisoformat(text).tzinfo is not None
     except ValueError:
         return False
-
-
-def _iso(unix_s: int | None) -> str | None:
-    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).isoformat().replace("+00:00", "Z")
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """The report for machines: instants in ISO 8601 UTC, energy in integer Wh."""
-    statement = report.statement
-    last = report.last_reading
-    by_kind: dict[str, list[dict[str, Any]]] = {FALSE: [], MISSING: [], HELD: []}
-    for finding in report.findings:
-        shown = asdict(finding)
-        by_kind[shown.pop("kind")].append(shown)
-    return {
-        "format": VERIFICATION_FORMAT,
-        "verified": report.verified,
-        "community_id": report.community_id,
-        "meter_id": report.meter_id,
-        "kind": KIND_NAMES[statement.kind] if statement else None,
-        "measurement": MEASUREMENT_NAMES[statement.measurement] if statement else None,
-        "owner": statement.owner.hex() if statement else None,
-        "public_key": statement.public_key.hex() if statement else None,
-        "key_epoch": report.key_epoch,
-        "keys": [{**asdict(key), "public_key": key.public_key.hex()} for key in report.keys],
-        "replacements": [exchange_json(record) for record in report.exchanges],
-        "seals": report.seals,
-        "verified_seals": report.verified_seals,
-        "readings": report.readings,
-        "from": _iso(report.start_unix_s),
-        "to": _iso(report.end_unix_s),
-        "start": asdict(report.start),
-        "end": asdict(report.end),
-        "energy": asdict(report.end - report.start),
-        "unproved": asdict(report.unproved),
-        "last_reading": None
-        if last is None
-        else {
-            "time": _iso(last.time_unix_s),
-            "production_wh": last.production_wh,
-            "consumption_wh": last.consumption_wh,
-        },
-        **by_kind,
-        "counts": {kind: report.counts[kind] for kind in by_kind},
-    }
-
-
-def as_text(report: Report) -> Iterator[str]:
-    """The report for people, line by line."""
-    statement = report.statement
-    if statement is not None:
-        kind, measurement = KIND_NAMES[statement.kind], MEASUREMENT_NAMES[statement.measurement]
-        yield f"meter        {report.meter_id} of {report.community_id} ({kind}, {measurement})"
-        yield f"owner        {statement.owner.hex()}"
-        yield f"key          {statement.public_key.hex()}, epoch {report.key_epoch}"
-        for key in report.keys[:-1]:
-            yield f"before that  {key.public_key.hex()}, epoch {key.key_epoch}"
-        for record in report.exchanges:
-            shown = exchange_json(record)
-            old, new = f"{record.old_serial} at {record.final_wh} Wh", f"{record.new_serial} at {record.initial_wh} Wh"
-            yield f"exchanged    {shown['register']}: {old} for {new}, {_iso(record.at_unix_s)}"
-        yield f"verified     {report.verified_seals} of {report.seals} seals, {report.readings} readings"
-        if report.start_unix_s is not None:
-            yield f"period       {_iso(report.start_unix_s)} to {_iso(report.end_unix_s)}"
-            energy, unproved = asdict(report.end - report.start), asdict(report.unproved)
-            start, end = asdict(report.start), asdict(report.end)
-            for name, energy_wh in energy.items():
-                open_part = f", of which {unproved[name]} Wh unproved" if unproved[name] else ""
-                label = name.removesuffix("_wh")
-                yield f"{label:<12} {energy_wh} Wh (from {start[name]} to {end[name]}){open_part}"
-    for finding in report.findings:
-        first, last = finding.first_sequence, finding.last_sequence
-        where = "enrolment" if last == 0 else f"sequence {first}" if first == last else f"sequences {first} to {last}"
-        detail = f": {finding.detail}" if finding.detail else ""
-        where = where if len(report.keys) < 2 else f"key epoch {finding.key_epoch}, {where}"
-        yield f"{finding.kind:<12} {report.meter_id}, {where}: {finding.reason}{detail}"
-    if len(report.findings) == FINDINGS_KEPT_MAX:
-        yield f"             only the first {FINDINGS_KEPT_MAX} findings are shown"
-    if report.verified:
-        yield "Everything in this file verifies."
-    else:
-        yield f"NOT everything verifies: {report.counts[FALSE]} false, {report.counts[MISSING]} missing."
 
 
 def _key(text: str) -> bytes:

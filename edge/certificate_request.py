@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from edge.errors import CertificateError
-from edge.secret_file import SECRET_FILE_MODE, create_secret_file, exposed_mode
+from edge.secret_file import SECRET_FILE_MODE, create_secret_file, exposed_mode, replace_secret_file
 
 RENEW_BEFORE = timedelta(days=30)
 EXPIRES_SOON = "certificate_expires_soon"
@@ -58,10 +58,8 @@ def install_certificate(pem: bytes, meter_id: str, certificate_file: Path, key_f
         raise CertificateError("certificate_differs", f"it is not for the key in {key_file}")
     if certificate.not_valid_after_utc <= now:
         raise CertificateError(EXPIRED, f"on {certificate.not_valid_after_utc:%Y-%m-%d}")
-    draft = certificate_file.with_name(certificate_file.name + ".new")
     try:
-        draft.write_bytes(certificate.public_bytes(Encoding.PEM))
-        draft.replace(certificate_file)
+        replace_secret_file(certificate_file, certificate.public_bytes(Encoding.PEM).decode("ascii"))
     except OSError as error:
         raise CertificateError("certificate_unwritable", f"{certificate_file}: {error.strerror}") from None
     return certificate.not_valid_after_utc

@@ -18,7 +18,7 @@ from edge.clock import KernelClock
 from edge.command_line import ConfigFile, finish, parse_instant, settings_in
 from edge.counters import start_counters
 from edge.doctor import Findings, examine
-from edge.enrolment import FIRST_KEY_EPOCH, enrol_successor, find_enrolment, netting_flag
+from edge.enrolment import FIRST_KEY_EPOCH, check_follows, enrol_successor, find_enrolment, netting_flag
 from edge.enrolment import enrol as enrol_meter
 from edge.errors import EdgeError, EnrolmentError
 from edge.home_reader import HomeReader
@@ -91,6 +91,7 @@ async def _enrol(
     try:
         found = find_enrolment(settings, identity, journal, other_netting=renew)
         if found is not None and not renew:
+            check_follows(found[0], predecessor)
             return found[1]
         if found is not None and (sequence := journal.get_chain().sequence):
             raise EnrolmentError("enrolment_in_use", f"{sequence} seals follow from it; it cannot be renewed")

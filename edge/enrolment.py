@@ -69,6 +69,17 @@ def enrol_successor(
     return message
 
 
+def check_follows(statement: Enrolment, predecessor: Predecessor | None) -> None:
+    """The journaled statement is that of the device that takes this predecessor's place, if one is named.
+
+    Raises EnrolmentError `enrolment_in_use`: endorsed and handed in, another's would be refused, and nobody knew why.
+    """
+    begins = (statement.key_epoch, statement.last_seal_hash)
+    if predecessor is not None and begins != (predecessor.key_epoch + 1, predecessor.seal_hash):
+        why = "this journal's statement is another: move journal and key away, for a device that replaces it"
+        raise EnrolmentError("enrolment_in_use", why)
+
+
 def netting_flag(settings: Settings) -> int:
     """ENROLMENT_PHASES_NOT_NETTED if the grid meter's map says so, otherwise 0."""
     grid = next(meter for meter in settings.meters if meter.role == "grid")

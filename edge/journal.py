@@ -162,8 +162,12 @@ class Journal:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
     def enrol(self, message: bytes, counters: CounterState, chain: Chain) -> None:
-        """Remember the enrolment (`statement ‖ signature`) and where everything starts: no readings yet."""
+        """Remember the enrolment (`statement ‖ signature`) and where everything starts: no readings yet.
+
+        Raises JournalError `rotation_pending`: what was handed in begins where the present one does.
+        """
         with self._transaction():
+            self._refuse_while_rotating()
             self._db.execute("DELETE FROM readings")
             self._put("enrolment", message.hex())
             self._put("counters", asdict(counters))

@@ -53,10 +53,11 @@ def begin_rotation(settings: Settings, journal: Journal) -> PendingRotation:
     """The rotation to hand in: the one that is pending, or a new one, journaled before anybody hears of it.
 
     Raises JournalError `rotation_backlog` while the hub lacks a seal, `receipt_hub_is_ahead` if the journal is an older
-    copy, or as `get_enrolment`.
+    copy, IdentityError if the key of a pending one is gone, or as `get_enrolment`.
     """
     pending = journal.find_rotation()
     if pending is not None:
+        _check_key_is_here(settings, pending)
         return pending
     identity = open_identity(settings, journal)
     before = get_enrolment(settings, identity, journal, other_netting=True)
@@ -104,13 +105,21 @@ def finish_rotation(settings: Settings, journal: Journal) -> Enrolment:
     pending = journal.find_rotation()
     if pending is None:
         raise RotationError("rotation_none", "there is no rotation whose outcome is open")
+    _check_key_is_here(settings, pending)
     statement, signed, signature, _ = split_rotation(pending.message)
-    waiting = next_key_file(settings.key_file)
-    if load_identity(waiting).public_key != statement.public_key:
-        raise IdentityError("key_differs", f"{waiting} is not the key of the pending rotation")
     journal.finish_rotation(signed + signature)
     install_next_key(settings.key_file)
     return statement
+
+
+def _check_key_is_here(settings: Settings, pending: PendingRotation) -> None:
+    """Before anybody hears of the rotation, or it is finished: a meter with a key that is gone can only be replaced."""
+    waiting = next_key_file(settings.key_file)
+    if not waiting.exists():
+        why = f"{waiting} is gone: if the hub has not taken the rotation, `commonwatt edge rotate --refused`"
+        raise IdentityError("key_missing", why)
+    if load_identity(waiting).public_key != split_rotation(pending.message)[0].public_key:
+        raise IdentityError("key_differs", f"{waiting} is not the key of the pending rotation")
 
 
 def discard_rotation(settings: Settings, journal: Journal) -> None:

@@ -26,6 +26,15 @@ class Entry:
 _ENTRY = "q.quarantine_id, q.meter_no, q.key_epoch, q.sequence, q.reason, q.state"
 
 
+def list_streams_of_entry(db: Driver, quarantine_id: int) -> list[tuple[int, int]]:
+    """(meter_no, key_epoch) of the seal in this entry; empty if there is none."""
+    rows = db.execute(
+        "SELECT meter_no, key_epoch FROM quarantine WHERE quarantine_id = %s AND key_epoch IS NOT NULL",
+        [quarantine_id],
+    ).fetchall()
+    return [(row[0], row[1]) for row in rows]
+
+
 def find_entry_for_update(db: Driver, quarantine_id: int) -> Entry | None:
     """Lock one entry for its decision."""
     row = db.execute(

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from hub.db import driver
-from hub.errors import KeyAlreadyRevoked, KeyEpochDiffers, MalformedInput, RotationBaseDiffers
+from hub.errors import KeyAlreadyRevoked, KeyEpochDiffers, MalformedInput, RotationBaseDiffers, RotationTooOften
 from hub.readings import decisions_store, store
 from hub.readings.rules import KEY_REVOKED
 from hub.registry import keys_service
@@ -28,6 +28,8 @@ from protocol.seal import NO_PREDECESSOR
 from protocol.topics import topic
 
 CLOCK_DIFFERENCE_MAX = timedelta(seconds=FUTURE_MAX_S)
+ROTATIONS_PER_DAY_MAX = 24
+"""By the old key, and as many by the owner: a thief can neither fill the hub with keys nor use up the owner's part."""
 
 
 def rotate_key(
@@ -35,7 +37,8 @@ def rotate_key(
 ) -> tuple[MeterKey, bool]:
     """Let a new key take over; returns it, and whether it did so just now (the same bytes again change nothing).
 
-    Raises RotationInvalid, MeterNotFound, MeterRetired, KeyEpochDiffers, RotationBaseDiffers, MeterKeyInUse.
+    Raises RotationInvalid, MeterNotFound, MeterRetired, KeyEpochDiffers, RotationTooOften, RotationBaseDiffers,
+    MeterKeyInUse.
     """
     rotation = open_rotation(message, records, meter_id, domain, int(now.timestamp()))
     meter = registry.get_meter(connection, meter_id)
@@ -49,11 +52,18 @@ def rotate_key(
         return known, False
     keys = keys_service.list_keys(connection, meter.meter_no)
     endorsed_by = keys_service.check_endorsement(meter, keys, rotation)
+    _check_pace(keys, endorsed_by, now)
     base = find_base(connection, meter.meter_no, keys)
     if difference := base.differs_from(rotation.statement):
         raise RotationBaseDiffers(difference)
     keys_service.install_key(connection, meter, rotation, endorsed_by, base, now)
     return keys_service.list_keys(connection, meter.meter_no)[-1], True
+
+
+def _check_pace(keys: Sequence[MeterKey], endorsed_by: str, now: datetime) -> None:
+    today = sum(key.endorsed_by == endorsed_by and key.registered_at > now - timedelta(days=1) for key in keys)
+    if today >= ROTATIONS_PER_DAY_MAX:
+        raise RotationTooOften(f"{today} within a day")
 
 
 def find_base(connection: Connection, meter_no: int, keys: Sequence[MeterKey]) -> Base:
@@ -109,7 +119,11 @@ def revoke_key(
     key = keys_service.find_key(keys, key_epoch)
     if key.revoked_from is not None and key.revoked_from <= revoked_from:
         raise KeyAlreadyRevoked(f"key epoch {key_epoch}, from {key.revoked_from.isoformat()}")
-    revoked = [(key, revoked_from)] + [(each, each.valid_from) for each in _endorsed_since(keys, key, revoked_from)]
+    revoked = [(key, revoked_from)] + [
+        (each, each.valid_from)
+        for each in _endorsed_since(keys, key, revoked_from)
+        if each.revoked_from is None or each.revoked_from > each.valid_from
+    ]
     name = topic(community_id, meter_id, "seals")
     db = driver(connection)
     withdrawn = 0
@@ -138,8 +152,7 @@ def _endorsed_since(keys: Sequence[MeterKey], revoked: MeterKey, since: datetime
             continue
         if key.endorsed_by != BY_OLD_KEY or (not found and key.registered_at < since):
             break
-        if key.state != REVOKED:
-            found.append(key)
+        found.append(key)
     return found
 
 
@@ -156,6 +169,7 @@ def _find_same(connection: Connection, meter: Meter, rotation: Rotation) -> Mete
 
 def _lock(connection: Connection, meter: Meter) -> Meter:
     db = driver(connection)
+    store.lock_streams_for_update(db, [(meter.meter_no, FIRST_EPOCH)])  # no key is born from here on but ours
     store.lock_streams_for_update(db, store.list_stream_epochs(db, meter.meter_no))
     return registry.get_meter_for_update(connection, meter.meter_id)
 

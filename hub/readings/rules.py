@@ -27,6 +27,9 @@ from protocol.settlement import Netting
 GAPS_PER_STREAM_MAX = 1_000
 """A seal that would open one more is not taken: the meter keeps it and sends it again."""
 
+SUPERSEDED_KEPT_MAX = 100
+"""So many seals of an old key beyond its end are kept as evidence. None can ever count."""
+
 WATT_SECONDS_PER_WH = 3_600
 CAPACITY_MARGIN_PERCENT = 110
 """Inverters and fuses bear a little more than their plate says."""
@@ -161,6 +164,13 @@ class Stream:
         else:
             yield sequence
 
+    def kept_beyond_the_end(self) -> int:
+        """How many seals are stored beyond the last that counts, once another key has taken over."""
+        if self.superseded_after is None or self.highest_sequence <= self.superseded_after:
+            return 0
+        missing = sum(max(0, last - max(first - 1, self.superseded_after)) for first, last in self.gaps)
+        return self.highest_sequence - self.superseded_after - missing
+
     def ranges_beyond(self) -> list[tuple[int, int]]:
         """What is stored above the contiguous sequence, as inclusive ranges."""
         edges = [(last + 1, first - 1) for (_, last), (first, _) in zip(self.gaps, self.gaps[1:], strict=False)]
@@ -229,6 +239,8 @@ def judge(stream: Stream, sealed: VerifiedSeal, policy: Policy, now_unix_s: int)
     gap = stream.gap_of(seal.sequence)
     if len(stream.gaps) >= GAPS_PER_STREAM_MAX and _opens_a_gap(seal.sequence, gap, stream.highest_sequence):
         return Verdict(Outcome.NOT_TAKEN, TOO_MANY_GAPS, f"{len(stream.gaps)} gaps are open")
+    if _is_beyond_the_end(stream, seal.sequence) and stream.kept_beyond_the_end() >= SUPERSEDED_KEPT_MAX:
+        return Verdict(Outcome.NOT_TAKEN, KEY_SUPERSEDED, f"{SUPERSEDED_KEPT_MAX} such seals are kept already")
     below = stream.known[gap[0] - 1 if gap else stream.highest_sequence]
     above = stream.known[gap[1] + 1] if gap else None
     facts = facts_of(sealed)
@@ -261,6 +273,10 @@ def judge(stream: Stream, sealed: VerifiedSeal, policy: Policy, now_unix_s: int)
         above.sound = False
         above.state = State.QUARANTINED
     return Verdict(outcome, reason, detail, facts, above, broken)
+
+
+def _is_beyond_the_end(stream: Stream, sequence: int) -> bool:
+    return stream.superseded_after is not None and sequence > stream.superseded_after
 
 
 def _opens_a_gap(sequence: int, gap: tuple[int, int] | None, highest_sequence: int) -> bool:
@@ -299,7 +315,7 @@ _Fault = tuple[str, str] | None
 
 
 def _superseded(stream: Stream, facts: SealFacts) -> _Fault:
-    if stream.superseded_after is None or facts.sequence <= stream.superseded_after:
+    if not _is_beyond_the_end(stream, facts.sequence):
         return None
     return KEY_SUPERSEDED, f"another key took over behind seal {stream.superseded_after}"
 
@@ -433,7 +449,6 @@ def _excess_ws(excess_ws: int, capacity_w: int, limit_ws: int, times_unix_s: lis
         if excess_ws > limit_ws:
             return excess_ws
         excess_ws = max(excess_ws, 0)
-    return excess_ws
     return excess_ws
 
 

@@ -244,8 +244,9 @@ def _keep_quarantined(connection: Connection, done: Ingested, now: datetime) -> 
 def _answer_equivocation(
     connection: Connection, done: Ingested, one: VerifiedSeal, detail: str, forks: int, now: datetime
 ) -> None:
-    """Suspend a meter whose current key signed two histories. An old key's holder cannot silence the new one so."""
-    if one.key_epoch == done.streams[one.meter_no, one.key_epoch].current_key_epoch:
+    """Suspend a meter whose current key signed two histories. An old or revoked key's holder can silence nobody so."""
+    stream = done.streams[one.meter_no, one.key_epoch]
+    if one.key_epoch == stream.current_key_epoch and not stream.key_revoked:
         alarming = registry.suspend_for_equivocation(connection, one.meter_no, one.meter_id, detail, now)
     else:
         alarming = forks == 1
@@ -427,6 +428,8 @@ def reject(connection: Connection, quarantine_id: int, actor: str, note: str, no
 def release_backlog(connection: Connection, meter_id: str, actor: str, note: str, now: datetime) -> int:
     """Release all seals of a meter that are held only for their age and whose chain verifies. Returns how many."""
     db = driver(connection)
+    meter = registry.get_meter(connection, meter_id)
+    store.lock_streams_for_update(db, store.list_stream_epochs(db, meter.meter_no))  # before entries, as everywhere
     entries = decisions_store.list_linked_for_update(db, meter_id, TOO_OLD)
     for entry in entries:
         assert entry.meter_no is not None and entry.key_epoch is not None and entry.sequence is not None
@@ -436,7 +439,9 @@ def release_backlog(connection: Connection, meter_id: str, actor: str, note: str
 
 
 def _undecided(connection: Connection, quarantine_id: int) -> decisions_store.Entry:
-    entry = decisions_store.find_entry_for_update(driver(connection), quarantine_id)
+    db = driver(connection)
+    store.lock_streams_for_update(db, decisions_store.list_streams_of_entry(db, quarantine_id))  # as ingest: first
+    entry = decisions_store.find_entry_for_update(db, quarantine_id)
     if entry is None:
         raise QuarantineEntryNotFound(str(quarantine_id))
     if entry.state != "held":
@@ -445,8 +450,8 @@ def _undecided(connection: Connection, quarantine_id: int) -> decisions_store.En
 
 
 def _count_after_all(connection: Connection, meter_no: int, key_epoch: int, sequence: int) -> None:
+    """Give a held seal's readings to the meter. The caller has locked the stream."""
     db = driver(connection)
-    store.lock_streams_for_update(db, [(meter_no, key_epoch)])
     [(_, _, received_at, facts)] = store.list_seal_facts(db, [(meter_no, key_epoch, sequence)])
     [stream] = store.list_streams(db, [(meter_no, key_epoch)]).values()
     if stream.superseded_after is not None and sequence > stream.superseded_after:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commonwatt.verify import FALSE, HELD, LINE_BYTES_MAX, MISSING, UnreadableError, app, as_json, as_text, verify
+from commonwatt.verify import LINE_BYTES_MAX, UnreadableError, app, verify
+from commonwatt.verify_report import FALSE, HELD, MISSING, as_json, as_text
 from protocol.enrolment import STATEMENT_BYTES
 from protocol.readings import decode_readings, encode_readings
 from simulators import misbehaviour
@@ -313,7 +314,7 @@ def test_deep_nesting_and_endless_lines_are_malformed_lines(evidence, as_export)
 
 
 def test_a_file_full_of_faults_is_counted_in_bounded_memory(evidence, as_export, monkeypatch):
-    monkeypatch.setattr("commonwatt.verify.FINDINGS_KEPT_MAX", 10)
+    monkeypatch.setattr("commonwatt.verify_report.FINDINGS_KEPT_MAX", 10)
     report = _verify(as_export(evidence.header()) + b"x\n" * 500)
     assert len(report.findings) == 10
     assert report.counts[FALSE] == 500

@@ -8,9 +8,11 @@ import random
 
 import pytest
 
-from commonwatt.verify import FALSE, HELD, MISSING, Report, as_json, as_text, verify
-from protocol.enrolment import ENROLMENT_METER_REPLACED
+from commonwatt.verify import verify
+from commonwatt.verify_report import FALSE, HELD, MISSING, Report, as_json, as_text
+from protocol.enrolment import ENROLMENT_METER_REPLACED, split_enrolment
 from protocol.replacement import REGISTER_GENERATION, Replacement, encode_replacement
+from protocol.seal import NO_PREDECESSOR
 from simulators import misbehaviour
 from simulators.sealing import SealedMessage, SimulatedMeter, seeded_key
 
@@ -164,6 +166,30 @@ def test_a_base_that_is_not_in_the_file_is_missing_and_what_follows_is_bounded(l
     assert not _named(report)
     assert not report.verified
     assert report.unproved.production_wh > 0
+
+
+def test_a_key_may_begin_where_the_first_one_did_if_nothing_since_then_counts(life: Life) -> None:
+    """Both keys were revoked with all that they sealed; the owner begins again."""
+    life.seals(3)
+    life.rotate(KEYS[0])
+    life.seals(1)
+    for line in life.lines:
+        if "state" in line:
+            line["state"] = "quarantined"
+    first = split_enrolment(life.meter.enrolment())[0]
+    life.rotate(
+        KEYS[1],
+        life.meter.owner_key,
+        last_seal_hash=NO_PREDECESSOR,
+        valid_from_unix_s=first.valid_from_unix_s,
+        production_wh=first.production_wh,
+        consumption_wh=first.consumption_wh,
+        surplus_wh=first.surplus_wh,
+    )
+    report = life.verify()
+    assert _named(report) == []
+    assert report.end == report.start
+    assert report.verified
 
 
 def test_what_the_old_key_sealed_beyond_the_handover_is_told_and_not_added(life: Life) -> None:

@@ -215,6 +215,26 @@ def test_a_lost_key_is_not_used_again_and_the_choice_about_the_meters_is_a_perso
     assert (again.exit_code, "key_in_use" in again.stderr) == (1, True)
 
 
+def test_a_journal_that_is_in_use_does_not_pass_for_a_new_device(reachable: Path, tmp_path: Path) -> None:
+    """Its statement is another's: endorsed and handed in it would be refused, and nobody would know why."""
+    with journal_of(reachable) as (settings, _):
+        kept = settings.key_file.read_bytes(), settings.journal.file.read_bytes()
+    last = lost_device(tmp_path, reachable)
+    settings.key_file.touch(mode=0o600)
+    settings.key_file.write_bytes(kept[0])
+    settings.journal.file.write_bytes(kept[1])
+    refused = edge("enrol", "--config", reachable, "--replaces", last, "--registers", "anew")
+    assert (refused.exit_code, "enrolment_in_use" in refused.stderr) == (1, True)
+
+
+def test_a_new_device_repeats_its_statement(reachable: Path, tmp_path: Path, meters: Any) -> None:
+    last = lost_device(tmp_path, reachable)
+    replaces = ("enrol", "--config", reachable, "--replaces", last, "--registers", "anew")
+    first = edge(*replaces)
+    meters.home_wh(100_600, 50_200, 20_100)
+    assert (first.exit_code, edge(*replaces).stdout) == (0, first.stdout)
+
+
 def test_a_later_epoch_is_not_enrolled_as_if_it_were_the_first(reachable: Path) -> None:
     edge("rotate", "--config", reachable)
     refused = edge("enrol", "--config", reachable, "--renew")

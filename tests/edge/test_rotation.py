@@ -219,6 +219,44 @@ def test_a_pending_rotation_whose_key_is_gone_is_not_finished_with_another(home:
         assert journal.get_chain().key_epoch == 1
 
 
+@pytest.mark.parametrize("left", [None, "another"])
+def test_the_hub_never_hears_of_a_key_that_is_gone(home: Settings, hub: Any, left: str | None) -> None:
+    """Else it would take it, and nobody could ever seal with it."""
+    hub.answer = lambda _path, _body: (0, {})
+    with opened(home) as journal:
+        with pytest.raises(HubUnansweredError):
+            hand_in_rotation(home, journal)
+        next_key_file(home.key_file).unlink()
+        if left:
+            load_or_create_identity(next_key_file(home.key_file))
+        asked = len(hub.asked)
+        for attempt in (begin_rotation, hand_in_rotation):
+            with pytest.raises(IdentityError, match=r"key_differs|key_missing"):
+                attempt(home, journal)
+        assert len(hub.asked) == asked
+        assert journal.find_rotation() is not None, "what became of it a person finds out, and says"
+        discard_rotation(home, journal)
+        hub.answer = lambda _path, _body: (201, {})
+        assert hand_in_rotation(home, journal).key_epoch == 2
+
+
+def test_a_meter_is_not_enrolled_anew_while_a_rotation_is_pending(
+    tmp_path: Path, config_text: Callable[..., str]
+) -> None:
+    (tmp_path / "edge.toml").write_text(config_text(1))
+    settings = load_settings(tmp_path / "edge.toml")
+    identity = load_or_create_identity(settings.key_file)
+    counters = start_counters(settings.measurement, REGISTERS_WH, START)
+    with opened(settings) as journal:
+        enrol(settings, identity, journal, counters)
+        begin_rotation(settings, journal)
+        before = journal.get_chain()
+        with pytest.raises(JournalError, match="rotation_pending"):
+            enrol(settings, identity, journal, start_counters(settings.measurement, REGISTERS_WH, START + 60))
+        assert finish_rotation(settings, journal).valid_from_unix_s == START
+        assert journal.get_chain().last_reading_unix_s == before.last_reading_unix_s
+
+
 def test_a_receipt_of_the_epoch_before_finds_nothing_to_forget(home: Settings) -> None:
     with opened(home) as journal:
         hand_in_rotation(home, journal)

@@ -20,6 +20,9 @@ import hub.registry.commands_store
 import hub.registry.keys_store
 import hub.registry.store
 from hub.db import MONTHLY_TABLES, ensure_monthly_partitions, metadata, transaction
+from protocol.enrolment import split_enrolment
+from tests.hub.readings.conftest import START, Hub, fleet
+from tests.hub.readings.test_key_life import measured, rotate, shown
 
 
 def _is_ours(item, name, kind, reflected, compare_to):
@@ -75,3 +78,49 @@ def test_the_meters_of_an_older_hub_keep_key_password_and_permission(postgres):
             "SELECT state, endorsed_by, base_sequence, base_reading_unix_s, base_production_wh, base_consumption_wh"
             " FROM meter_keys"
         ).fetchall() == [("active", "first", 0, 1_795_089_599, 15, 4)]
+
+
+def test_a_meter_of_an_older_hub_goes_on_sealing_and_changes_its_key(postgres):
+    """Its key, statement and stream are those that the first release wrote; its later energy is what it measured."""
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE older_with_a_meter")
+    url = postgres.url("older_with_a_meter")
+    config = Config()
+    config.set_main_option("script_location", str(Path(hub.db.__file__).parent / "migrations"))
+    config.attributes["url"] = url
+    command.upgrade(config, "0001")
+    [meter] = fleet()
+    statement, signed, signature = split_enrolment(meter.enrolment())
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO meters (meter_id, shard, kind, measurement, owner, production_capacity_w,"
+            " connection_capacity_w, register_quantum_wh, state, key_epoch, registered_at)"
+            " VALUES (%s, 0, %s, %s, %s, 10000, 20000, 10, 'active', 1, %s)",
+            [meter.meter_id, statement.kind, statement.measurement, statement.owner, START],
+        )
+        connection.execute(
+            "INSERT INTO meter_keys VALUES (1, 1, %s, %s, %s, to_timestamp(%s), %s, %s, %s)",
+            [
+                statement.public_key,
+                signed,
+                signature,
+                statement.valid_from_unix_s,
+                statement.production_wh,
+                statement.consumption_wh,
+                statement.surplus_wh,
+            ],
+        )
+        connection.execute("INSERT INTO meter_streams VALUES (1, 1, 0, 0, NULL)")
+    command.upgrade(config, "head")
+    engine = hub.db.create_database_engine(url, "commonwatt-test")
+    try:
+        newer = Hub(engine)
+        old_key = meter.messages(3)
+        newer.take(*old_key)
+        rotate(newer, meter)
+        messages = old_key + meter.messages(4)
+        newer.take(*messages)
+        assert shown(newer) == measured(messages)
+        assert newer.value("SELECT count(*) FROM seals WHERE state <> 'accepted' OR NOT linked") == 0
+    finally:
+        engine.dispose()
