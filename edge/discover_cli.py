@@ -5,7 +5,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from edge.bus_settings import BAUD_MAX, BAUD_MIN, PARITIES, PORT_MAX, UNIT_MAX, SerialBus, TcpBus
+from edge.bus_settings import (
+    BAUD_MAX,
+    BAUD_MIN,
+    PARITIES,
+    PORT_MAX,
+    TCP_UNIT_MAX,
+    TCP_UNIT_MIN,
+    UNIT_MAX,
+    UNIT_MIN,
+    SerialBus,
+    TcpBus,
+)
 from edge.command_line import fail, finish
 from edge.errors import DiscoveryError
 from edge.modbus_bus import ModbusBus
@@ -29,7 +40,14 @@ def discover(
     baud: Annotated[int, typer.Option(min=BAUD_MIN, max=BAUD_MAX)] = 9_600,
     parity: Annotated[Literal["none", "even", "odd"], typer.Option()] = "none",
     stop_bits: Annotated[int, typer.Option(min=1, max=2)] = 1,
-    unit: Annotated[int, typer.Option(min=1, max=UNIT_MAX, help="Its unit number on the bus.")] = 1,
+    unit: Annotated[
+        int,
+        typer.Option(
+            min=TCP_UNIT_MIN,
+            max=TCP_UNIT_MAX,
+            help=f"Its unit number; on a line and behind a gateway to one {UNIT_MIN} to {UNIT_MAX}.",
+        ),
+    ] = 1,
     directory: Annotated[
         Path, typer.Option(exists=True, file_okay=False, help="Where the maps are written: beside the configuration.")
     ] = Path(),
@@ -37,6 +55,8 @@ def discover(
     """Ask a SunSpec device for its meters, and write the register map of each. Overwrites nothing."""
     if (host is None) == (device is None):
         raise typer.BadParameter("--host or --device, one of them")
+    if (device is not None or rtu_over_tcp) and not UNIT_MIN <= unit <= UNIT_MAX:
+        raise typer.BadParameter(f"--unit: {unit} is not from {UNIT_MIN} to {UNIT_MAX}, as on any serial line")
     bus: TcpBus | SerialBus
     if host is not None:
         bus = TcpBus("the bus", host, port, "rtu" if rtu_over_tcp else "tcp", TIMEOUT_S, RETRIES, ())

@@ -58,6 +58,7 @@ REGISTERS_PER_READ_LIMIT = 125
 """What one Modbus response can carry."""
 IDENTITIES_MAX = 64
 MAP_BYTES_MAX = 65_536
+MAP_ID_LENGTH_MAX = 64
 DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?")
 HEX = re.compile(r"[0-9a-fA-F]+")
 UNKNOWN = "unknown"
@@ -138,7 +139,7 @@ def parse_register_map(document: Mapping[str, object], file: Path) -> RegisterMa
     top.finish()
     registers_per_read_max = meter.take("registers_per_read_max", integer(2, REGISTERS_PER_READ_LIMIT))
     loaded = RegisterMap(
-        map_id=meter.take("id", text_value),
+        map_id=meter.take("id", _map_id),
         model=f"{meter.take('manufacturer', text_value)} {meter.take('model', text_value)}",
         source=meter.take("source", text_value),
         phases_netted=meter.take("phases_netted", _boolean),
@@ -221,6 +222,14 @@ def _parse_identity(entry: Table) -> Identity:
     if identity.address + identity.count > ADDRESS_MAX + 1:
         raise entry.wrong("address", "goes beyond the last register")
     return identity
+
+
+def _map_id(value: object) -> str:
+    """It travels in every status report and stands in messages to people."""
+    text = text_value(value)
+    if not 1 <= len(text) <= MAP_ID_LENGTH_MAX or not text.isprintable():
+        raise ValueError(f"must be 1 to {MAP_ID_LENGTH_MAX} printable characters")
+    return text
 
 
 def _boolean(value: object) -> bool:

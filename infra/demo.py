@@ -43,7 +43,7 @@ STREET = [
         meters=Meters("carlo_gavazzi_em24", quantum_wh=100),
     ),
 ]
-"""Eleven makes of meters; the golden home's count in less than a watt-hour."""
+"""Thirteen models of eight makes; the golden home's count in less than a watt-hour."""
 INSTALLED_BEFORE = datetime.timedelta(days=30)
 DAY = datetime.timedelta(days=1)
 DAY_RHYTHM = Rhythm(interval_s=60, seal_interval_s=900)

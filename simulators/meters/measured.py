@@ -88,6 +88,7 @@ QUANTITIES: dict[str, Quantity] = {
     "absorbed": lambda m, phase, phases: _share_wh(_absorbed_wh(m), phase, phases),
     "power": _watt,
     "power_injected": lambda m, phase, phases: _watt(m, phase, phases) * (1 if m.is_generation else -1),
+    "power_export_less_import": lambda m, phase, phases: -_watt(m, phase, phases),
     "power_import": lambda m, phase, phases: max(0.0, _watt(m, phase, phases)),
     "power_export": lambda m, phase, phases: max(0.0, -_watt(m, phase, phases)),
     "apparent": lambda m, phase, phases: abs(_watt(m, phase, phases)),
@@ -97,5 +98,6 @@ QUANTITIES: dict[str, Quantity] = {
     "current_average": lambda m, phase, phases: _ampere(m, 0, phases) / phases,
     "power_factor": lambda m, phase, phases: math.copysign(1.0, m.power_w),
     "frequency": lambda m, phase, phases: NOMINAL_HZ + 0.03 * math.sin(m.time_unix_s / 97 + m.seed),
+    "time": lambda m, phase, phases: m.time_unix_s,
     "zero": lambda m, phase, phases: 0,
 }

@@ -15,6 +15,7 @@ import pytest
 
 from edge.bus_settings import SerialBus, TcpBus
 from edge.counters import GENERATION, GRID_EXPORT, GRID_IMPORT
+from edge.errors import SettingsError
 from edge.home_reader import HomeReader
 from edge.modbus_bus import ModbusBus
 from edge.poll import energy_registers, read_poll
@@ -30,11 +31,9 @@ from simulators.meters.models import MODELS
 from simulators.meters.pty import NullModem
 
 FRAMINGS = ("tcp", "rtu_over_tcp", "rtu")
-NOT_SIMULATED = {
-    "carlo_gavazzi_em24_import": "the EM24 without its export register",
-    "huawei_emma": "not a meter: kept as a map that is known wrong elsewhere",
-    "shelly_pro_3em": "not a meter: kept as a map that is known wrong elsewhere",
-}
+"""For every meter, also where it has only one of them itself: a gateway may stand before it."""
+WITHOUT_EXPORT = {"carlo_gavazzi_em24_import": "carlo_gavazzi_em24"}
+"""They can count generation only; by the map and model of the meter that is at the grid connection beside them."""
 MAPS = sorted(path.stem for path in MAPS_DIRECTORY.glob("*.toml"))
 SUNSPEC = sorted(name for name in MODELS if name.startswith("sunspec"))
 DER = "sunspec_701"
@@ -49,14 +48,18 @@ GRID_WH = [
     (99_999_999, 123_456_789),
     (999_999_900, 999_999_899),
 ]
-GENERATED_WH = 7_654_321
+GENERATED_BEFORE_WH = 7_654_321
 
 
 class Truth:
     """What really passed through the two meters."""
 
     def __init__(self) -> None:
-        self.import_wh, self.export_wh, self.generated_wh = 0, 0, GENERATED_WH
+        self.import_wh, self.export_wh, self.generated_wh = 0, 0, GENERATED_BEFORE_WH
+
+    def moved(self, import_wh: int, export_wh: int) -> None:
+        """So much passed the grid connection, and as much as came in was generated on top of what there was."""
+        self.import_wh, self.export_wh, self.generated_wh = import_wh, export_wh, GENERATED_BEFORE_WH + import_wh
 
     def grid(self, time_unix_s: int) -> Measured:
         return Measured(self.import_wh, self.export_wh, POWER_W, time_unix_s, 1)
@@ -67,9 +70,10 @@ class Truth:
 
 @asynccontextmanager
 async def a_home(model: str, framing: str) -> AsyncIterator[tuple[Truth, str]]:
-    """Two simulated meters of one model on one line, and the `[[bus]]` keys that lead to it."""
+    """Two simulated meters, of one model if it can be both, on one line, and the `[[bus]]` keys that lead to it."""
     truth = Truth()
-    meters = Meter(MODELS[model], 1, truth.grid), Meter(MODELS[model], 2, truth.generation)
+    grid_model = MODELS[WITHOUT_EXPORT.get(model, model)]
+    meters = Meter(grid_model, 1, truth.grid), Meter(MODELS[model], 2, truth.generation)
     units = {meter.unit: meter_unit(meter, lambda: NOW_UNIX_S) for meter in meters}
     if framing == "rtu":
         with NullModem() as cable:
@@ -83,7 +87,9 @@ async def a_home(model: str, framing: str) -> AsyncIterator[tuple[Truth, str]]:
     await port.stop()
 
 
-def configuration(directory: Path, framing: str, where: str, map_: str, energy: str) -> Settings:
+def configuration(
+    directory: Path, framing: str, where: str, map_: str, energy: str, grid_map: str | None = None
+) -> Settings:
     file = directory / "edge.toml"
     file.write_text(f"""
 community_id = "sunny-street"
@@ -98,7 +104,7 @@ pause_ms = 2
 [[bus.meter]]
 role = "grid"
 unit = 1
-map = "{map_}"
+map = "{grid_map or map_}"
 [[bus.meter]]
 role = "generation"
 unit = 2
@@ -129,10 +135,11 @@ async def check(settings: Settings, truth: Truth) -> None:
     reader = HomeReader(settings.buses)
     registers = energy_registers(settings.meters)
     turned_over = [(wh, wh) for _, register in registers.values() if (wh := (register.modulus_scaled or 0) + 12_345)]
-    for truth.import_wh, truth.export_wh in GRID_WH + turned_over:
+    for import_wh, export_wh in GRID_WH + turned_over:
+        truth.moved(import_wh, export_wh)
         raw = await reader.read()
         poll = read_poll(settings.meters, raw)
-        passed_wh = {GRID_IMPORT: truth.import_wh, GRID_EXPORT: truth.export_wh, GENERATION: GENERATED_WH}
+        passed_wh = {GRID_IMPORT: truth.import_wh, GRID_EXPORT: truth.export_wh, GENERATION: truth.generated_wh}
         for name, (role, register) in registers.items():
             assert poll.registers_wh[name] == shown_wh(register, passed_wh[name], raw[role, register.quantity]), name
         assert poll.power_w is None or abs(poll.power_w - POWER_W) <= 1
@@ -147,11 +154,12 @@ def run(story: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-@pytest.mark.parametrize("map_", [name for name in MAPS if name not in NOT_SIMULATED])
+@pytest.mark.parametrize("map_", MAPS)
 def test_the_energy_that_a_meter_measured_is_the_energy_that_we_read(tmp_path: Path, map_: str, framing: str) -> None:
     async def story() -> None:
         async with a_home(map_, framing) as (truth, where):
-            await check(configuration(tmp_path, framing, where, map_, "import"), truth)
+            grid_map = WITHOUT_EXPORT.get(map_, map_)
+            await check(configuration(tmp_path, framing, where, map_, "import", grid_map), truth)
 
     run(story)
 
@@ -174,5 +182,11 @@ def test_a_sunspec_meter_is_read_by_the_map_that_discovery_writes(tmp_path: Path
     run(story)
 
 
-def test_every_map_has_a_simulated_meter_or_a_reason_why_not() -> None:
-    assert {*MODELS} - {*SUNSPEC} == {*MAPS} - NOT_SIMULATED.keys()
+@pytest.mark.parametrize("map_", WITHOUT_EXPORT)
+def test_a_meter_that_counts_no_export_is_refused_at_the_grid_connection(tmp_path: Path, map_: str) -> None:
+    with pytest.raises(SettingsError, match=f"{map_} has no energy_export register"):
+        configuration(tmp_path, "tcp", 'host = "127.0.0.1"', "eastron_sdm630", "import", map_)
+
+
+def test_every_map_has_a_simulated_meter() -> None:
+    assert {*MODELS} - {*SUNSPEC} == {*MAPS}

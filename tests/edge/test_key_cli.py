@@ -342,4 +342,10 @@ def test_a_device_that_is_not_there_or_speaks_no_sunspec_is_a_named_error(meters
         done = edge("discover", "--host", "127.0.0.1", "--port", port, "--unit", 1, "--directory", tmp_path)
         assert (done.exit_code, "sunspec_not_found" in done.stderr) == (1, True), done.output
     assert edge("discover", "--unit", 1).exit_code == 2
+    for unit in (0, 255):  # addresses of a device of its own, but of none on a line
+        there = edge("discover", "--host", "127.0.0.1", "--port", 1, "--unit", unit, "--directory", tmp_path)
+        assert (there.exit_code, "sunspec_not_found" in there.stderr) == (1, True), there.output
+        for line in (("--device", tmp_path / "tty"), ("--host", "127.0.0.1", "--port", 1, "--rtu-over-tcp")):
+            assert edge("discover", *line, "--unit", unit, "--directory", tmp_path).exit_code == 2
+    assert edge("discover", "--host", "127.0.0.1", "--unit", 256).exit_code == 2
     assert list(tmp_path.glob("sunspec*")) == []

@@ -76,6 +76,10 @@ def test_a_wrong_entry_of_a_map_names_the_entry_and_the_reason(change: str, why:
 @pytest.mark.parametrize(
     ("path", "value", "why"),
     [
+        ("meter.id", "", "meter.id: must be 1 to 64 printable characters"),
+        ("meter.id", "m" * 65, "meter.id: must be 1 to 64 printable characters"),
+        ("meter.id", "two\nlines", "meter.id: must be 1 to 64 printable characters"),
+        ("meter.id", 630, "meter.id: must be text"),
         ("meter.phases_netted", "yes", "must be true or false"),
         ("meter.phases_netted", None, "meter.phases_netted: missing"),
         ("meter.phases_source", None, "meter.phases_source: missing"),

@@ -16,14 +16,15 @@ HOME = Measured(import_wh=123_456_789, export_wh=45_678_912, power_w=-2_345, tim
 HOLDING, INPUT = 3, 4
 FORMATS = {"f32": ">f", "f64": ">d", "i16": ">h", "u16": ">H", "i32": ">i", "u32": ">I", "i64": ">q", "u64": ">Q"}
 
-ENERGY: dict[str, tuple[int, str, bool, int, int, int]] = {
-    # function, format, low word first, import, export, Wh in one
+ENERGY: dict[str, tuple[int, str, bool, int, int | None, int]] = {
+    # function, format, low word first, import, export (None: not counted), Wh in one
     "eastron_sdm120": (INPUT, "f32", False, 0x48, 0x4A, 1_000),
     "eastron_sdm220": (INPUT, "f32", False, 0x48, 0x4A, 1_000),
     "eastron_sdm230": (INPUT, "f32", False, 0x48, 0x4A, 1_000),
     "eastron_sdm72d_m": (INPUT, "f32", False, 0x48, 0x4A, 1_000),
     "eastron_sdm630": (INPUT, "f32", False, 0x48, 0x4A, 1_000),
     "carlo_gavazzi_em24": (INPUT, "i32", True, 0x3E, 0x5C, 100),
+    "carlo_gavazzi_em24_import": (INPUT, "i32", True, 0x3E, None, 100),
     "carlo_gavazzi_em24_e1": (INPUT, "i32", True, 0x34, 0x4E, 100),
     "carlo_gavazzi_em340": (INPUT, "i32", True, 0x34, 0x4E, 100),
     "schneider_iem3000": (HOLDING, "i64", False, 0x0C83, 0x0C87, 1),
@@ -32,6 +33,8 @@ ENERGY: dict[str, tuple[int, str, bool, int, int, int]] = {
     "siemens_pac2200": (HOLDING, "f64", False, 801, 809, 1),
     "orno_we516": (HOLDING, "f32", False, 0x0108, 0x0110, 1_000),
     "janitza_umg": (HOLDING, "f32", False, 0x4A7C, 0x4A84, 1),
+    "shelly_pro_3em": (INPUT, "f32", True, 1_162, 1_164, 1),
+    "huawei_emma": (HOLDING, "i64", False, 31_687, 31_679, 10),
     "sunspec_201": (HOLDING, "u32", False, 40_116, 40_108, 1),
     "sunspec_202": (HOLDING, "u32", False, 40_116, 40_108, 10),
     "sunspec_203": (HOLDING, "u32", False, 40_116, 40_108, 10),
@@ -78,6 +81,12 @@ INSTANTANEOUS: dict[str, list[tuple[int, str, bool, float, str]]] = {
     "siemens_pac2200": [(1, "f32", False, 1, "V"), (65, "f32", False, 1, "W"), (55, "f32", False, 1, "Hz")],
     "orno_we516": [(0x0E, "f32", False, 1, "V"), (0x1C, "f32", False, 1_000, "W"), (0x14, "f32", False, 1, "Hz")],
     "janitza_umg": [(19_000, "f32", False, 1, "V"), (19_026, "f32", False, 1, "W"), (19_050, "f32", False, 1, "Hz")],
+    "shelly_pro_3em": [
+        (1_020, "f32", True, 1, "V"),
+        (1_013, "f32", True, 1, "W"),
+        (1_033, "f32", True, 1, "Hz"),
+    ],
+    "huawei_emma": [(31_639, "u32", False, 0.01, "V"), (31_657, "i32", False, 1, "W")],
     "sunspec_203": [
         (40_078, "i16", False, 0.1, "V"),
         (40_088, "i16", False, 1, "W"),
@@ -114,6 +123,8 @@ def test_energy_stands_where_the_document_says_to_the_step_of_the_register(name:
     function, form, low_first, import_at, export_at, one_wh = ENERGY[name]
     step_wh = 10 if name in TWO_DECIMALS else 1
     for address, true_wh in ((import_at, HOME.import_wh), (export_at, HOME.export_wh)):
+        if address is None:
+            continue
         value = number(MODELS[name], function, address, form, low_first)
         if form == "f32":
             shown = true_wh // step_wh * step_wh / one_wh
@@ -191,6 +202,29 @@ def test_the_two_em24_mean_different_things_by_0x42() -> None:
     assert number(din, INPUT, 0x42, "i32", True) == (HOME.import_wh - PARTIAL_RESET_AT_WH) // 100
     assert number(ethernet, INPUT, 0x42, "i32", True) == (HOME.import_wh + 1) // 3 // 100
     assert number(ethernet, INPUT, 0x3C, "i32", True) == (HOME.import_wh - PARTIAL_RESET_AT_WH) // 100
+
+
+def test_an_em24_without_export_refuses_its_address_and_is_otherwise_an_em24() -> None:
+    whole, import_only = MODELS["carlo_gavazzi_em24"], MODELS["carlo_gavazzi_em24_import"]
+    assert refused(whole, INPUT, 0x5C, 2) is None
+    assert refused(import_only, INPUT, 0x5C, 2) == refused(import_only, INPUT, 0x5A, 4) == 2
+    for address in range(0, 0x5C, 2):
+        assert words(import_only, INPUT, address, 2) == words(whole, INPUT, address, 2)
+
+
+def test_an_emma_feeds_in_with_a_positive_power_that_its_meter_calls_negative() -> None:
+    emma = MODELS["huawei_emma"]
+    assert number(emma, HOLDING, 30_358, "i32", False) == -number(emma, HOLDING, 31_657, "i32", False) == 2_345
+    assert number(emma, HOLDING, 30_332, "u64", False) == number(emma, HOLDING, 31_679, "i64", False)
+    assert number(emma, HOLDING, 30_338, "u64", False) == number(emma, HOLDING, 31_687, "i64", False)
+
+
+def test_a_shelly_dates_its_values_and_keeps_a_perpetual_count_of_each_phase() -> None:
+    shelly = MODELS["shelly_pro_3em"]
+    assert number(shelly, INPUT, 1_000, "u32", True) == number(shelly, INPUT, 1_160, "u32", True) == NOW
+    perpetual = [number(shelly, INPUT, address, "f32", True) for address in (1_182, 1_202, 1_222)]
+    assert sum(perpetual) == pytest.approx(HOME.import_wh, abs=12)
+    assert struct.pack(">10H", *words(shelly, INPUT, 6, 10)).rstrip(b"\0") == b"SPEM-003CEBEU"
 
 
 def test_the_identification_of_a_carlo_gavazzi_is_read_alone_in_the_midst_of_a_voltage() -> None:

@@ -1,6 +1,18 @@
 """The meters that can be simulated, by the name of their register map."""
 
-from simulators.meters.models import abb, carlo_gavazzi, chint, eastron, janitza, orno, schneider, siemens, sunspec
+from simulators.meters.models import (
+    abb,
+    carlo_gavazzi,
+    chint,
+    eastron,
+    huawei,
+    janitza,
+    orno,
+    schneider,
+    shelly,
+    siemens,
+    sunspec,
+)
 from simulators.meters.registers import Model
 
 DEFAULT_MODEL = "eastron_sdm630"
@@ -16,6 +28,8 @@ MODELS: dict[str, Model] = {
         siemens.PAC2200,
         orno.WE516,
         janitza.UMG,
+        shelly.PRO_3EM,
+        huawei.EMMA,
         *sunspec.MODELS,
     )
 }

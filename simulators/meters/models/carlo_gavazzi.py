@@ -2,10 +2,12 @@
 
 Functions 3 and 4 read the same registers: signed 32-bit numbers, least significant word first, in steps of 100 Wh.
 The two EM24 share a name and little else: 0x42 is the resettable partial counter of the one and phase 2 of the
-other. The identification code is at 0x0B, read as one word alone, in the midst of a voltage.
+other. The identification code is at 0x0B, read as one word alone, in the midst of a voltage. An EM24-DIN whose version
+or application has no export counters answers their addresses, the last of its table, with an exception.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 from simulators.meters.registers import (
@@ -74,6 +76,12 @@ EM24_DIN = Table(
     ),
     alone={IDENTIFICATION: 71},
 )
+NEGATIVE_COUNTERS = 0x5C
+EM24_DIN_IMPORT = replace(
+    EM24_DIN,
+    ranges=((0x00, NEGATIVE_COUNTERS),),
+    points=tuple(point for point in EM24_DIN.points if point.address < NEGATIVE_COUNTERS),
+)
 NEWER = (
     *INSTANTANEOUS,
     *_power_factors(0x2E),
@@ -97,8 +105,14 @@ def _newer(identification: int) -> Table:
 
 
 EM24 = Model("carlo_gavazzi_em24", "Carlo Gavazzi EM24-DIN communication protocol V2 R0 and V3 R1", 3, (EM24_DIN,))
+EM24_IMPORT = Model(
+    "carlo_gavazzi_em24_import",
+    "EM24-DIN as above; exception 2 at 0x5C reported in evcc issue 31143",
+    3,
+    (EM24_DIN_IMPORT,),
+)
 EM24_E1 = Model(
     "carlo_gavazzi_em24_e1", "Carlo Gavazzi EM24_E1 (Ethernet) communication protocol V0 R1.2", 3, (_newer(1648),)
 )
 EM340 = Model("carlo_gavazzi_em340", "Carlo Gavazzi EM300/ET300 communication protocol V2 R17", 3, (_newer(340),))
-MODELS = (EM24, EM24_E1, EM340)
+MODELS = (EM24, EM24_IMPORT, EM24_E1, EM340)
