@@ -137,7 +137,8 @@ class ModbusBus:
         if identity is None or block is None or meter.unit in self._identified:
             return
         expected = " or ".join(struct.pack(f">{len(words)}H", *words).hex() for words in identity.allowed)
-        what = f"{self._bus.name}: unit {meter.unit} ({meter.role}) should be a {meter.register_map.model}, and say"
+        where = f"{self._bus.name}: unit {meter.unit} ({meter.role})"
+        what = f"{where} is configured as {meter.register_map.model}, which says"
         try:
             found = await self._ask(_request(meter.unit, block), "its identity")
         except ModbusError as error:

@@ -302,7 +302,7 @@ def test_another_meter_at_the_unit_is_found_out_before_anything_is_read(framing:
             bus = ModbusBus(settings)
             error = await failure(bus.read())
             assert error.code == "meter_is_another"
-            assert "unit 1 (grid) should be a Hand Made, and say 4d31 at 0x0700; it says 2700" in error.detail
+            assert "unit 1 (grid) is configured as Hand Made, which says 4d31 at 0x0700; it says 2700" in error.detail
             assert len(slave.asked) == 1
             slave.script.append(refuse(2))
             assert (await failure(bus.check_identities())).code == "meter_is_another"
