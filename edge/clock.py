@@ -19,6 +19,11 @@ STEP_MIN_S = 2
 """A clock set by so much has been stepped. A leap second is less, and so is what a time source corrects gently."""
 
 
+def awake_or_asleep_s() -> float:
+    """A clock that nobody sets, and that goes on while the device is suspended: meters do not sleep."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(frozen=True)
 class Instant:
     """One moment by both clocks: the time of day, which may be set, and the one that only passes."""
@@ -56,7 +61,7 @@ class KernelClock:
         self,
         check: str,
         wall_s: Callable[[], float] = time.time,
-        monotonic_s: Callable[[], float] = time.monotonic,
+        monotonic_s: Callable[[], float] = awake_or_asleep_s,
     ) -> None:
         self._check = check
         self._wall_s = wall_s

@@ -6,7 +6,9 @@ and each energy register is what two reads agree on. A register that moves too f
 reads, as long as these only rise and no faster than the home can draw: with one of them wrong the median still lies
 between two that are right.
 
-What is agreed on is judged by `edge.believing`, and by the power that the same meter shows (`edge.frozen`).
+What is agreed on is judged by `edge.believing`, and by the power that the same meter shows (`edge.frozen`). A rise that
+its power does not explain is held until the next reading shows it too: a shower or a cloud then costs no reading, and a
+value that was wrong for one round is forgotten.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,7 @@ from itertools import pairwise
 from edge.believing import SECONDS_PER_HOUR
 from edge.counters import CounterState, Step, advance_counters, judge_registers
 from edge.errors import ModbusError, RegisterError
-from edge.frozen import PowerWitness
+from edge.frozen import REGISTER_FROZEN, REGISTER_UNEXPLAINED, PowerWitness
 from edge.poll import REGISTER_WORD_ORDER, Poll
 
 READS_PER_READING = 2
@@ -31,6 +33,7 @@ MOVEMENT_S = 3
 """How long two reads of one reading may be apart beside what their times say: a punctual read carries its scheduled
 instant."""
 METER_UNREADABLE = "meter_unreadable"
+METER_IS_ANOTHER = "meter_is_another"
 REGISTER_UNSTEADY = "register_unsteady"
 REGISTER_DISAGREED = "register_disagreed"
 
@@ -45,17 +48,25 @@ class Taken:
 
 
 class Round:
-    """The reads of one scheduled reading, until it is `taken` or given up.
+    """The reads of one scheduled reading, until it is `taken`, `held` or given up.
 
-    `counters`, `moduli_wh` and `power_max_w` are what the poll is judged by; `witness` hears it. `pause` says that
-    the next read is to wait a moment, `problem` why there is no reading yet, and `suspicion` is the state that
-    remembers what was suspicious.
+    `counters`, `moduli_wh` and `power_max_w` are what the poll is judged by; `witness` hears it. `held` is what an
+    earlier round has left waiting; if this one shows it too, it is `confirmed`, and comes before what is taken.
+    `pause` says that the next read is to wait a moment, `problem` why there is no reading yet, and `suspicion` is the
+    state that remembers what was suspicious.
     """
 
     def __init__(
-        self, counters: CounterState, moduli_wh: Mapping[str, int | None], power_max_w: int, witness: PowerWitness
+        self,
+        counters: CounterState,
+        moduli_wh: Mapping[str, int | None],
+        power_max_w: int,
+        witness: PowerWitness,
+        held: Taken | None = None,
     ) -> None:
+        self.confirmed: Taken | None = None
         self.taken: Taken | None = None
+        self.held = held
         self.problem = METER_UNREADABLE
         self.pause = False
         self.suspicion: CounterState | None = None
@@ -77,7 +88,7 @@ class Round:
         self._count += 1
         self._failures += 1
         self.pause = True
-        self.problem = error.code if error.code == REGISTER_WORD_ORDER else METER_UNREADABLE
+        self.problem = error.code if error.code in (REGISTER_WORD_ORDER, METER_IS_ANOTHER) else METER_UNREADABLE
 
     def heard(
         self, poll: Poll, time_unix_s: int, swapped_wh: Callable[[], Mapping[str, int]] = dict
@@ -97,6 +108,7 @@ class Round:
         return []
 
     def _judge(self, poll: Poll, time_unix_s: int, swapped_wh: Callable[[], Mapping[str, int]]) -> list[RegisterError]:
+        shown_before = self._shows_what_is_held(poll, time_unix_s)
         step = self._advanced(poll.registers_wh, time_unix_s)
         if step.refused is not None:
             refused = step.refused
@@ -109,16 +121,38 @@ class Round:
         before_wh = {name: register.last_wh for name, register in self._counters.registers.items()}
         if step.resets:
             before_wh = dict(poll.registers_wh)
-        if objection := self._witness.objects(poll, time_unix_s, before_wh, self._counters.time_unix_s):
-            self._failures = FAILURES_MAX  # reading again at once would prove nothing
-            self.problem = objection
-            return [
-                RegisterError(
-                    objection, f"{dict(before_wh)}, now {dict(poll.registers_wh)} Wh at {dict(poll.powers_w)} W"
-                )
-            ]
-        self.taken = Taken(poll, time_unix_s, step)
+        explained = self._witness.explains(poll, time_unix_s, before_wh, self._counters.time_unix_s)
+        now = Taken(poll, time_unix_s, step)
+        if not explained and not shown_before:
+            self.held = now
+            return self._give_up(REGISTER_UNEXPLAINED, before_wh, poll)
+        frozen_wh = self._witness.frozen_wh(poll, time_unix_s, self._counters.frozen_wh)
+        if frozen_wh:
+            self.suspicion = replace(self._counters, frozen_wh=frozen_wh)
+            return self._give_up(REGISTER_FROZEN, before_wh, poll)
+        self.taken = _unfrozen(now)
         return []
+
+    def _shows_what_is_held(self, poll: Poll, time_unix_s: int) -> bool:
+        """Whether the rise that is held is still there and not believed. If it is to be believed, it is `confirmed`,
+        and what follows is judged from there."""
+        held, self.held = self.held, None
+        if held is None or time_unix_s <= held.time_unix_s:
+            return False
+        if any(poll.registers_wh[name] < wh for name, wh in held.poll.registers_wh.items()):
+            return False
+        if self._witness.frozen_wh(held.poll, held.time_unix_s, self._counters.frozen_wh):
+            return True
+        self.confirmed = _unfrozen(held)
+        self._counters = self.confirmed.step.state
+        return False
+
+    def _give_up(self, problem: str, before_wh: Mapping[str, int], poll: Poll) -> list[RegisterError]:
+        """End the round: reading again at once would prove nothing."""
+        self._failures = FAILURES_MAX
+        self.problem = problem
+        why = f"{dict(before_wh)}, now {dict(poll.registers_wh)} Wh at {dict(poll.powers_w)} W"
+        return [RegisterError(problem, why)]
 
     def _begin_again(self, problem: str) -> None:
         self._reads = []
@@ -140,6 +174,10 @@ class Round:
         mixed_wh = {name: swapped_wh[name] if name in refused else value for name, value in registers_wh.items()}
         step = self._advanced(mixed_wh, time_unix_s)
         return step.refused is None and not step.resets
+
+
+def _unfrozen(taken: Taken) -> Taken:
+    return replace(taken, step=replace(taken.step, state=replace(taken.step.state, frozen_wh={})))
 
 
 def agreed_poll(reads: Sequence[tuple[int, Poll]], power_max_w: int) -> Poll | None:

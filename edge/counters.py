@@ -13,7 +13,7 @@ is lost or added.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edge.believing import RegisterState, Verdict, judge_register, rebased, shifted
 from edge.errors import RegisterError
@@ -40,6 +40,8 @@ class CounterState:
     consumption_wh: int
     swapped: bool = False
     """A person has accepted other registers since the last reading."""
+    frozen_wh: Mapping[str, int] = field(default_factory=dict)
+    """The registers that stand still although energy passes, and where: nothing is believed until they move."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,13 @@ def accept_registers(
 
 
 def shift_time(state: CounterState, by_s: int) -> CounterState:
-    """The state as the same device remembers it after its clock was set by so many seconds: durations stay true."""
+    """The state as the same device remembers it after its clock was set by so many seconds: durations stay true.
+
+    Forward, nobody knows whether the clock was wrong or the device stood still, as a paused virtual machine does:
+    the energy may then have taken all that time to pass.
+    """
     registers = {name: shifted(register, by_s) for name, register in state.registers.items()}
-    return replace(state, time_unix_s=state.time_unix_s + by_s, registers=registers)
+    return replace(state, time_unix_s=state.time_unix_s + min(0, by_s), registers=registers)
 
 
 def _unsuspected(before: RegisterState, now_wh: int) -> RegisterState:

@@ -2,13 +2,13 @@
 nothing explains. Pure.
 
 A meter is frozen when none of its registers moves: a bidirectional one must move its import or its export, so a power
-with the wrong sign accuses nobody. The witness is heard with care: power is known only at the polls, so between two
-of them the lesser counts, half of it, and only if it is well above what a meter may ignore. A freeze is over when the
-register that should have moved does: until then the other direction is not believed either, since what a home exports
-is surplus only if what it imports is counted.
+with the wrong sign accuses nobody; with which sign a meter counts is learnt from it. The witness is heard with care:
+power is known only at the polls, so between two of them the lesser counts, half of it, and only if it is well above
+what a meter may ignore. A freeze is over when the register that should have moved does: until then the other direction
+is not believed either, since what a home exports is surplus only if what it imports is counted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -25,6 +25,8 @@ PASSED_MIN_WH = 10
 """A register is frozen when so many of its steps, and so much beside, have passed it by."""
 WITNESS_GAP_MAX_S = 900
 """Between polls further apart, power says nothing."""
+VOTES_MIN, VOTES_MAX = 1, 9
+"""Movements for and against decide with which sign of its power a meter counts; it begins as its map says."""
 SURGE_W = 3_000
 """A kettle may come and go between two polls: what so much draws beside needs no explanation."""
 
@@ -33,7 +35,7 @@ SURGE_W = 3_000
 class Stillness:
     """The energy registers of one meter, unmoved since they were first seen so, and what has passed meanwhile.
 
-    `power_w` has the meter's sign: positive is import.
+    `power_w` and `passed_ws` have the meter's sign: positive is import.
     """
 
     registers_wh: Mapping[str, int]
@@ -46,43 +48,39 @@ def watch(before: Stillness | None, registers_wh: Mapping[str, int], power_w: in
     """The same after another poll of the meter."""
     if before is None or before.registers_wh != registers_wh:
         return Stillness(dict(registers_wh), time_unix_s, power_w)
-    if before.power_w * power_w < 0:  # another register's turn
+    if before.power_w * power_w < 0 or before.passed_ws * power_w < 0:  # another register's turn
         return Stillness(before.registers_wh, time_unix_s, power_w)
     elapsed_s = time_unix_s - before.time_unix_s
-    lesser_w = min(abs(before.power_w), abs(power_w))
-    witnessed = 0 < elapsed_s <= WITNESS_GAP_MAX_S and lesser_w >= POWER_MIN_W
+    lesser_w = min(before.power_w, power_w, key=abs)
+    witnessed = 0 < elapsed_s <= WITNESS_GAP_MAX_S and abs(lesser_w) >= POWER_MIN_W
     passed_ws = before.passed_ws + (lesser_w * elapsed_s if witnessed else 0)
     return Stillness(before.registers_wh, time_unix_s, power_w, passed_ws)
 
 
 def frozen(stillness: Stillness, quantum_wh: Fraction) -> bool:
     """Whether registers that step by `quantum_wh` must have moved."""
-    return stillness.passed_ws > (STEPS_MIN * quantum_wh + PASSED_MIN_WH) * 3_600 * WITNESS_MARGIN
+    return abs(stillness.passed_ws) > (STEPS_MIN * quantum_wh + PASSED_MIN_WH) * 3_600 * WITNESS_MARGIN
 
 
 class PowerWitness:
-    """What the power of each meter has witnessed so far. `names_of` are the energy registers of each meter by role,
-    import before export."""
+    """What the power of each meter has witnessed so far.
 
-    def __init__(self, names_of: Mapping[str, tuple[str, ...]]) -> None:
+    `names_of` are the energy registers of each meter by role, import before export; `against` the roles of which the
+    first register should move while the power is negative.
+    """
+
+    def __init__(self, names_of: Mapping[str, tuple[str, ...]], against: Collection[str] = ()) -> None:
         self._names_of = names_of
         self._stillness: dict[str, Stillness] = {}
-        self._frozen_wh: dict[str, int] = {}
-        self._unexplained_wh: Mapping[str, int] | None = None
+        self._votes = {role: -VOTES_MIN if role in against else VOTES_MIN for role in names_of}
 
-    def objects(self, poll: Poll, time_unix_s: int, before_wh: Mapping[str, int], before_unix_s: int) -> str:
-        """Hear one poll; the registers were `before_wh` when they were last believed.
+    def forget_polls(self) -> None:
+        """Nobody knows how long ago they were."""
+        self._stillness.clear()
 
-        Returns why it is not to be believed: REGISTER_UNEXPLAINED, unless the poll before it showed the same rise;
-        REGISTER_FROZEN; or nothing.
-        """
-        unexplained = not self._explains(poll, time_unix_s, before_wh, before_unix_s)
-        seen, self._unexplained_wh = self._unexplained_wh, poll.registers_wh if unexplained else None
-        if unexplained and not (seen and all(value >= seen[name] for name, value in poll.registers_wh.items())):
-            return REGISTER_UNEXPLAINED
-        return REGISTER_FROZEN if self._frozen_after(poll, time_unix_s) else ""
-
-    def _explains(self, poll: Poll, time_unix_s: int, before_wh: Mapping[str, int], before_unix_s: int) -> bool:
+    def explains(self, poll: Poll, time_unix_s: int, before_wh: Mapping[str, int], before_unix_s: int) -> bool:
+        """Whether the powers of this poll and the one before it allow what the registers have risen since they were
+        `before_wh`."""
         elapsed_s = max(0, time_unix_s - before_unix_s)
         for role, power_w in poll.powers_w.items():
             last = self._stillness.get(role)
@@ -95,17 +93,40 @@ class PowerWitness:
                     return False
         return True
 
-    def _frozen_after(self, poll: Poll, time_unix_s: int) -> bool:
-        self._frozen_wh = {name: wh for name, wh in self._frozen_wh.items() if poll.registers_wh[name] == wh}
+    def frozen_wh(self, poll: Poll, time_unix_s: int, frozen_wh: Mapping[str, int]) -> dict[str, int]:
+        """Hear one poll: the registers that are frozen, and where. `frozen_wh` are those that were."""
+        frozen_now = {name: wh for name, wh in frozen_wh.items() if poll.registers_wh[name] == wh}
         for role, names in self._names_of.items():
             power_w = poll.powers_w.get(role)
             if power_w is None:
                 self._stillness.pop(role, None)
                 continue
             registers_wh = {name: poll.registers_wh[name] for name in names}
-            stillness = watch(self._stillness.get(role), registers_wh, power_w, time_unix_s)
-            self._stillness[role] = stillness
-            if power_w and frozen(stillness, max(poll.quanta_wh.get(name, Fraction(1)) for name in names)):
-                name = names[0] if power_w > 0 else names[-1]
-                self._frozen_wh.setdefault(name, registers_wh[name])
-        return bool(self._frozen_wh)
+            before = self._stillness.get(role)
+            stillness = self._stillness[role] = watch(before, registers_wh, power_w, time_unix_s)
+            if before is not None:
+                self._learn_sign(role, before, stillness)
+            if frozen(stillness, max(poll.quanta_wh.get(name, Fraction(1)) for name in names)):
+                name = self._should_move(role, stillness.passed_ws)
+                if name is not None:
+                    frozen_now.setdefault(name, registers_wh[name])
+        return frozen_now
+
+    def _learn_sign(self, role: str, before: Stillness, now: Stillness) -> None:
+        """Count for and against: the first register moves while the power is positive. One step may have been filled
+        before the power turned."""
+        names = self._names_of[role]
+        moved = [name for name in names if now.registers_wh[name] > before.registers_wh[name]]
+        plain = before.power_w * now.power_w > 0 and min(abs(before.power_w), abs(now.power_w)) >= POWER_MIN_W
+        if plain and len(moved) == 1:
+            agrees = (now.power_w > 0) == (moved[0] == names[0])
+            votes = self._votes[role] + (1 if agrees else -1)
+            self._votes[role] = max(-VOTES_MAX, min(VOTES_MAX, votes))
+
+    def _should_move(self, role: str, passed_ws: int) -> str | None:
+        """The register that so much energy moves. A meter of which one register is read may owe it nothing: a battery
+        behind the panels' meter is charged through it, and moves the register that nobody reads."""
+        names = self._names_of[role]
+        if passed_ws * self._votes[role] > 0:
+            return names[0]
+        return names[-1] if len(names) > 1 else None

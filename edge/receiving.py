@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from edge.bus_budget import shortest_interval_s
 from edge.clock import Clock
 from edge.commands import verify_command
 from edge.errors import CommandError, JournalError
@@ -46,6 +47,7 @@ class Receiver:
         self._domain = settings.domain
         self._meter_id = settings.meter_id
         self._command_public_key = command_public_key
+        self._shortest_interval_s = shortest_interval_s(settings.buses)
         self._journal = journal
         self._standing = standing
         self._clock = clock
@@ -143,7 +145,8 @@ class Receiver:
                 clock_synchronised=self._clock.synchronised(),
             )
             intervals = Intervals(command.first, command.last) if command.kind == SET_INTERVAL else None
-            self._journal.accept_command(command.counter, intervals)
+            fits = intervals is None or intervals.reading_s >= self._shortest_interval_s
+            self._journal.accept_command(command.counter, intervals if fits else None)
         except CommandError as error:
             self._standing.failed(error)
             return
@@ -151,6 +154,10 @@ class Receiver:
             self._standing.journaled("command", error)
             return
         self._standing.journaled("command")
+        if not fits:
+            why = f"{command.first} s: the buses need {self._shortest_interval_s} s for a reading"
+            self._standing.failed(CommandError("command_interval_too_short", why))
+            return
         log.info("command", extra={"command": KIND_NAMES[command.kind], "counter": command.counter})
         self._standing.count("command")
         self._follow(command)

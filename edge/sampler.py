@@ -14,10 +14,12 @@ from functools import partial
 from typing import Protocol
 
 from edge.believing import REGISTER_FELL, REGISTER_JUMPED
+from edge.bus_budget import shortest_interval_s
 from edge.bus_settings import MeterSettings
 from edge.clock import Clock, step_s
 from edge.confirming import (
     DISAGREEING_MAX,
+    METER_IS_ANOTHER,
     METER_UNREADABLE,
     READS_MAX,
     REGISTER_UNSTEADY,
@@ -27,7 +29,7 @@ from edge.confirming import (
 )
 from edge.counters import CounterState, shift_time
 from edge.errors import JournalError, ModbusError, RegisterError
-from edge.frozen import REGISTER_FROZEN, REGISTER_UNEXPLAINED, PowerWitness
+from edge.frozen import REGISTER_FROZEN, PowerWitness
 from edge.journal import Intervals, Journal
 from edge.poll import REGISTER_WORD_ORDER, Poll, RawRegisters, moduli_wh, read_poll, swapped_registers_wh
 from edge.sampling import make_reading, next_reading_time, reading_time, time_usable
@@ -44,14 +46,14 @@ READING_WITHOUT_TIME = "reading_without_time"
 CLOCK_STEPPED = "clock_stepped"
 READING_PROBLEMS = (
     METER_UNREADABLE,
+    METER_IS_ANOTHER,
     REGISTER_FELL,
     REGISTER_JUMPED,
     REGISTER_FROZEN,
-    REGISTER_UNEXPLAINED,
     REGISTER_UNSTEADY,
     REGISTER_WORD_ORDER,
 )
-"""Why there may be no reading. One at a time."""
+"""Why there may be no reading. One at a time. A reading that is held is none: the next round has both."""
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +121,9 @@ class Sampler:
         self.counters = journal.get_counters()
         configured = Intervals(settings.sampling.interval_s, settings.sampling.seal_interval_s)
         self.intervals = journal.find_intervals() or configured
+        if self.intervals.reading_s < shortest_interval_s(settings.buses):  # a meter more since the command
+            log.warning("intervals_do_not_fit", extra=asdict(self.intervals))
+            self.intervals = configured
         if self.intervals != configured:
             log.warning("intervals_set_by_command", extra=asdict(self.intervals))
         unsealed = journal.find_unsealed()
@@ -128,11 +133,12 @@ class Sampler:
         self._wait: asyncio.Future[None] | None = None
         self._begun = self._instant = clock.instant()
         self._counted_here = False
-        self._stepped = False
-        self._witness = self._new_witness()
-
-    def _new_witness(self) -> PowerWitness:
-        return PowerWitness({meter.role: REGISTERS_OF_ROLE[meter.role] for meter in self._meters})
+        self._stepped = self._reset = False
+        self._witness = PowerWitness(
+            {meter.role: REGISTERS_OF_ROLE[meter.role] for meter in self._meters},
+            against={meter.role for meter in self._meters if meter.energy == "export"},
+        )
+        self._held: Taken | None = None
 
     # ── when ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,7 +197,8 @@ class Sampler:
         self._standing.count(CLOCK_STEPPED)
         log.warning(CLOCK_STEPPED, extra={"by_s": by_s})
         self._stepped = True
-        self._witness = self._new_witness()
+        self._witness.forget_polls()
+        self._held = None
         if self._counted_here and before.unix_s >= TIME_MIN_UNIX_S:
             self.counters = shift_time(self.counters, by_s)
 
@@ -206,7 +213,7 @@ class Sampler:
     async def _read(self, scheduled_unix_s: int) -> str:
         """Take one reading. Returns the name of the problem if there is none to be had. Raises JournalError."""
         counters = self._counters_by_this_clock()
-        reading = Round(counters, self._moduli_wh, self._power_max_w, self._witness)
+        reading = Round(counters, self._moduli_wh, self._power_max_w, self._witness, self._held)
         poll: Poll | None = None
         before: RawRegisters = {}
         while not reading.over:
@@ -226,6 +233,10 @@ class Sampler:
                 continue
             for wrong in reading.heard(poll, time_unix_s, partial(swapped_registers_wh, self._meters, raw)):
                 self._standing.failed(wrong)
+        self._held = reading.held
+        if reading.confirmed is not None:
+            self.take(reading.confirmed)
+            counters = self.counters
         if reading.taken is not None:
             self.take(reading.taken)
             return ""
@@ -236,6 +247,7 @@ class Sampler:
     def take(self, taken: Taken) -> None:
         """Journal a believed reading. Raises JournalError."""
         poll, step = taken.poll, taken.step
+        self._reset = self._reset or bool(step.resets)
         for name in step.resets:
             self._standing.count("register_reset")
             before_wh = self.counters.registers[name].last_wh
@@ -251,7 +263,7 @@ class Sampler:
             last_reading_unix_s=self.last_reading_unix_s,
             interval_s=self.intervals.reading_s,
             clock_synchronised=self._clock.synchronised() and not self._stepped,
-            register_reset=bool(step.resets),
+            register_reset=self._reset,
             meter_swapped=self.counters.swapped,
         )
         full = self._journal.full()
@@ -264,7 +276,7 @@ class Sampler:
             self._standing.count("reading_not_journaled")
             return
         self._standing.count("reading")
-        self._stepped = False
+        self._stepped = self._reset = False
         self.last_reading_unix_s = taken.time_unix_s
         self.on_reading(reading)
 

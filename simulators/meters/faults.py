@@ -161,26 +161,3 @@ def _garbage(point: Point, rng: random.Random) -> Words:
         raw = b"\xff" * width
     words: Words = struct.unpack(f">{point.words}H", raw)
     return words[::-1] if point.low_word_first else words
-
-
-def random_schedule(
-    seed: int,
-    count: int,
-    start_unix_s: int,
-    end_unix_s: int,
-    kinds: Sequence[Kind],
-    sizes: Callable[[random.Random, Kind], int],
-) -> Schedule:
-    """So many faults, evenly over a time and each somewhere within its share of it, so that none overlap.
-
-    sizes: draws the `size` of a fault of a kind.
-    """
-    rng = random.Random(f"faults/{seed}")
-    share_s = (end_unix_s - start_unix_s) // count
-    faults = []
-    for number in range(count):
-        first = start_unix_s + number * share_s
-        begin, finish = sorted(rng.sample(range(first, first + share_s + 1), 2))
-        kind = rng.choice(list(kinds))
-        faults.append(Fault(kind, begin, finish, sizes(rng, kind)))
-    return Schedule(faults, seed)

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from nacl.signing import SigningKey
 from pymodbus.constants import ExcCodes
 
 from edge.agent import Agent
+from edge.bus_budget import shortest_interval_s
+from edge.bus_settings import TcpBus
 from edge.clock import KernelClock, LaboratoryClock
 from edge.confirming import READS_MAX
 from edge.counters import accept_registers, start_counters
 from edge.enrolment import enrol, get_enrolment
-from edge.errors import JournalError, RegisterError, SettingsError
+from edge.errors import JournalError, ModbusError, RegisterError, SettingsError
 from edge.home_reader import HomeReader
 from edge.identity import Identity, load_or_create_identity
 from edge.journal import Intervals, Journal
@@ -411,15 +414,55 @@ def test_an_agent_started_behind_its_last_reading_waits_for_it_and_then_believes
 def test_a_register_that_is_frozen_takes_no_reading_until_it_moves_again(home: Home, meters: Any, quarter: int) -> None:
     async def story() -> None:
         async with home:
-            meters.set(2, POWER, 3_000.0)
+            meters.set(1, POWER, 3_000.0)
             await home.minutes(10)
             assert home.agent.problems == {"register_frozen"}
             assert 1 <= len(home.readings()) <= 3
-            meters.home_wh(100_500, 50_000, 20_000)
+            meters.home_wh(100_000, 50_500, 20_000)
             await home.minutes(1)
             assert home.agent.problems == set()
             last = home.readings()[-1]
-            assert (last.time_unix_s, last.production_wh) == (quarter + 660, 100_500)
+            assert (last.time_unix_s, last.consumption_wh) == (quarter + 660, 130_500)
+
+    run(story)
+
+
+def test_neither_a_restart_nor_a_clock_that_is_set_makes_a_frozen_import_believed(home: Home, meters: Any) -> None:
+    async def story() -> None:
+        async with home:
+            meters.set(1, POWER, 3_000.0)
+            await home.minutes(10)
+            before = home.readings()
+            meters.set(1, POWER, -50.0)
+            home.clock.set(home.clock.now_unix_s() + 90)
+            meters.home_wh(100_700, 50_000, 20_500)  # by day it exports; what it imported is still missing
+            await home.minutes(3)
+            assert home.agent.problems == {"register_frozen"}
+        async with home:
+            await home.minutes(3)
+            assert home.agent.problems == {"register_frozen"}
+            assert home.readings() == before
+            meters.home_wh(100_700, 50_700, 20_500)
+            await home.minutes(1)
+            assert home.agent.problems == set()
+            assert home.readings()[-1].consumption_wh == 130_900
+
+    run(story)
+
+
+def test_a_meter_that_is_another_is_a_problem_by_that_name(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def another() -> RawRegisters:
+        raise ModbusError("meter_is_another", "unit 1 says 00ff")
+
+    async def story() -> None:
+        async with home:
+            await home.minutes(1)
+            monkeypatch.setattr(home.reader, "read", another)
+            await home.minutes(1)
+            assert home.agent.problems == {"meter_is_another"}
+            monkeypatch.undo()
+            await home.minutes(1)
+            assert home.agent.problems == set()
 
     run(story)
 
@@ -603,11 +646,14 @@ def test_a_full_journal_takes_no_new_readings_and_says_so_but_loses_no_energy(ho
             assert home.agent.problems == {"journal_full"}
             assert home.agent.counts["reading_not_journaled"] == 5
             assert len(home.readings()) == 1
+            meters.home_wh(0, 50_000, 20_000)
+            await home.minutes(12)
+            assert home.agent.counts["register_reset"] == 1
             home.journal._bytes_max = 2**26
             await home.minutes(1)
             assert home.agent.problems == set()
             assert home.readings()[-1].production_wh == 100_200
-            assert home.readings()[-1].flags == FLAG_AFTER_GAP
+            assert home.readings()[-1].flags == FLAG_AFTER_GAP | FLAG_REGISTER_RESET
 
     run(story)
 
@@ -751,6 +797,34 @@ def test_signed_commands_set_the_intervals_resend_and_restart_once_each(
             assert not home.agent.stop.is_set()
             home.agent.receiver.receive_command(command(home, hub_key, 3, RESTART))
             assert home.agent.stop.is_set()
+
+    run(story)
+
+
+def test_an_interval_that_the_buses_cannot_keep_is_refused_by_name_and_changes_nothing(
+    home: Home, hub_key: SigningKey, quarter: int
+) -> None:
+    (bus,) = home.settings.buses
+    assert isinstance(bus, TcpBus)
+    home.settings = replace(home.settings, buses=(replace(bus, retries=2, timeout_s=3),))
+    fitting_s = shortest_interval_s(home.settings.buses)
+    assert fitting_s > 6
+
+    async def story() -> None:
+        async with home:
+            await home.minutes(1)
+            too_fast = command(home, hub_key, 1, SET_INTERVAL, fitting_s - 1, 0)
+            home.agent.receiver.receive_command(too_fast)
+            assert home.agent.counts["command_interval_too_short"] == 1
+            assert home.agent.sampler.intervals.reading_s == 60
+            home.agent.receiver.receive_command(too_fast)
+            assert home.agent.counts["command_repeated"] == 1
+            assert home.journal is not None
+            home.journal.accept_command(2, Intervals(fitting_s - 1, 0))  # with fewer meters it did fit
+        async with home:
+            assert home.agent.sampler.intervals.reading_s == 60
+            home.agent.receiver.receive_command(command(home, hub_key, 3, SET_INTERVAL, fitting_s, 0))
+            assert home.agent.sampler.intervals.reading_s == fitting_s
 
     run(story)
 

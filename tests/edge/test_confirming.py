@@ -4,7 +4,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.confirming import FAILURES_MAX, READS_MAX, Round, agreed_registers
+from edge.confirming import FAILURES_MAX, READS_MAX, Round, Taken, agreed_registers
 from edge.counters import GRID_EXPORT, GRID_IMPORT, CounterState, start_counters
 from edge.errors import ModbusError
 from edge.frozen import PowerWitness
@@ -146,15 +146,69 @@ def test_a_rise_that_its_power_does_not_explain_waits_for_the_next_reading_and_i
     assert state.consumption_wh == IMPORT_WH + 60
 
 
-def test_a_rise_that_is_still_there_at_the_next_reading_is_believed_whatever_the_power_says() -> None:
-    state, power = home(), witness()
-    for minute, imported in enumerate((0, 300, 600, 900), 1):
-        reading = Round(state, {}, POWER_MAX_W, power)
+class Rounds:
+    """A net-only home read each quarter of an hour; the readings that came of it, with their import."""
+
+    def __init__(self) -> None:
+        self.state, self.witness, self.now = home(), witness(), START
+        self.held: Taken | None = None
+        self.readings: list[tuple[int, int]] = []
+
+    def hear(self, imported: int, exported: int = 0, power_w: int = 300) -> str:
+        self.now += 900
+        reading = Round(self.state, {}, POWER_MAX_W, self.witness, self.held)
         for _ in range(2):
-            reading.heard(poll(IMPORT_WH + imported, powers_w={"grid": 0}), START + 60 * minute)
-        assert (reading.taken is None) == (minute == 2)
-        state = reading.taken.step.state if reading.taken is not None else state
-    assert state.consumption_wh == IMPORT_WH + 900
+            reading.heard(poll(IMPORT_WH + imported, EXPORT_WH + exported, {"grid": power_w}), self.now)
+        self.held = reading.held
+        for taken in (reading.confirmed, reading.taken):
+            if taken is not None:
+                self.state = taken.step.state
+                self.readings.append(((taken.time_unix_s - START) // 900, self.state.consumption_wh - IMPORT_WH))
+        if reading.taken is None and reading.suspicion is not None:
+            self.state = reading.suspicion
+        return "" if reading.taken is not None else reading.problem
+
+
+def test_a_shower_between_two_quarters_costs_no_reading() -> None:
+    rounds = Rounds()
+    assert [rounds.hear(wh) for wh in (75, 150, 2_200, 2_275)] == ["", "", "register_unexplained", ""]
+    assert rounds.readings == [(1, 75), (2, 150), (3, 2_200), (4, 2_275)]
+
+
+def test_shower_after_shower_each_reading_comes_with_the_next() -> None:
+    rounds = Rounds()
+    for wh in (75, 2_200, 4_400, 6_600, 6_675):
+        rounds.hear(wh)
+    assert rounds.readings == [(1, 75), (2, 2_200), (3, 4_400), (4, 6_600), (5, 6_675)]
+
+
+def test_a_rise_that_is_gone_at_the_next_reading_never_was() -> None:
+    rounds = Rounds()
+    for wh in (75, 150, 2_200, 300, 375):
+        rounds.hear(wh)
+    assert rounds.readings == [(1, 75), (2, 150), (4, 300), (5, 375)]
+
+
+def test_what_is_held_while_an_import_is_frozen_is_not_believed_by_being_seen_again() -> None:
+    rounds = Rounds()
+    rounds.hear(75)
+    while not rounds.hear(75, power_w=2_000):
+        pass
+    assert rounds.state.frozen_wh == {GRID_IMPORT: IMPORT_WH + 75}
+    believed = len(rounds.readings)
+    assert rounds.hear(75, 9_000, power_w=-300) == "register_unexplained"
+    assert rounds.hear(75, 9_075, power_w=-300) == "register_frozen"
+    assert len(rounds.readings) == believed
+    assert rounds.hear(2_000, 9_150, power_w=-300) in ("", "register_unexplained")
+    assert rounds.hear(2_000, 9_225, power_w=-300) == ""
+    assert rounds.state.frozen_wh == {}
+
+
+def test_a_rise_that_is_still_there_at_the_next_reading_is_believed_whatever_the_power_says() -> None:
+    rounds = Rounds()
+    for wh in (0, 1_800, 3_600, 5_400, 7_200):
+        rounds.hear(wh, power_w=0)
+    assert rounds.readings == [(1, 0), (2, 1_800), (3, 3_600), (4, 5_400)]  # each comes with the next
 
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=3, max_size=3), min_size=1, max_size=9))

@@ -1,14 +1,12 @@
 """What a faulty meter shows is a pure function of time; the energy that flowed is not touched by it."""
 
 import math
-import random
 import struct
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from simulators.meters.faults import Fault, Kind, Schedule, random_schedule
+from simulators.meters.faults import Fault, Kind, Schedule
 from simulators.meters.measured import Measured
 from simulators.meters.meter import Meter
 from simulators.meters.models import MODELS
@@ -170,18 +168,3 @@ def test_faults_may_be_switched_while_the_meter_runs() -> None:
 def test_a_schedule_that_would_contradict_itself_is_refused(faults: list[Fault]) -> None:
     with pytest.raises(ValueError, match=r"overlap|wrap"):
         Schedule(faults)
-
-
-def test_a_random_schedule_follows_from_its_seed_and_fills_the_time() -> None:
-    kinds = [Kind.SPIKE, Kind.ZERO, Kind.SILENT]
-
-    def sizes(rng: random.Random, kind: Kind) -> int:
-        return rng.randrange(1, 10**6) if kind is Kind.SPIKE else 0
-
-    def make(seed: int) -> tuple[Any, ...]:
-        return random_schedule(seed, 500, START, END, kinds, sizes).faults
-
-    assert make(1) == make(1) != make(2)
-    assert len(make(1)) == 500
-    assert {fault.kind for fault in make(1)} == set(kinds)
-    assert all(START <= fault.start_unix_s < fault.end_unix_s <= END for fault in make(1))

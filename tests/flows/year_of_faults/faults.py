@@ -44,6 +44,8 @@ EVENTS: dict[str, float] = {
 }
 """What happens to the meter, the device or its clock."""
 WEIGHTS: Mapping[str, float] = {**READ_FAULTS, **SPELLS, **EVENTS}
+FLAT_WEIGHTS: Mapping[str, float] = {kind: weight**0.4 for kind, weight in WEIGHTS.items()}
+"""For a few days: what is rare in a year comes often enough to tell a rule from its absence."""
 STUCK_MORE_WH = 1_500
 """A bit that is wrong in every read of one reading, by so much more than the meter's power may explain: of less, nobody
 could say that the home did not draw it."""
@@ -62,8 +64,8 @@ class Fault:
     rounds: int = 1
 
 
-def draw(rng: random.Random, interval_s: int) -> Fault:
-    kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+def draw(rng: random.Random, interval_s: int, weights: Mapping[str, float]) -> Fault:
+    kind = rng.choices(list(weights), list(weights.values()))[0]
     rounds = {
         "boot_zeros": lambda: rng.randint(1, max(1, BOOT_MAX_S // interval_s)),
         "far_spike": lambda: rng.randint(1, 30),

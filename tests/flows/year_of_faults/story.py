@@ -6,7 +6,7 @@ faults make of them. Time is simulated.
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -24,10 +24,11 @@ from edge.settings import JournalSettings, SamplingSettings, Settings
 from edge.status import Standing
 from edge.uplink_settings import HubSettings
 from protocol.enrolment import KIND_SOLAR, MEASURES_GENERATION_AND_GRID, MEASURES_NET_ONLY
+from protocol.readings import Reading
 from protocol.topics import domain_of
 from simulators.meters.energy import Energy, HomeEnergy
 from tests.flows.year_of_faults.books import Books, Judge
-from tests.flows.year_of_faults.faults import FAR_WH, STUCK_MORE_WH, Fault, corruption, draw, instead
+from tests.flows.year_of_faults.faults import FAR_WH, STUCK_MORE_WH, WEIGHTS, Fault, corruption, draw, instead
 from tests.flows.year_of_faults.meters import REGISTERS, FaultyMeters, Model
 
 DAY_S = 86_400
@@ -95,14 +96,21 @@ class Outcome:
 
 
 class Story:
-    """A stretch of one home's year under `faults_per_round`. `check_every` reading asserts what the oracle says."""
+    """A stretch of one home's year under `faults_per_round`. Every reading asserts what the oracle says."""
 
     def __init__(
-        self, home: HomeOfYear, seed: int, faults_per_round: float, directory: Path, start_unix_s: int
+        self,
+        home: HomeOfYear,
+        seed: int,
+        faults_per_round: float,
+        directory: Path,
+        start_unix_s: int,
+        weights: Mapping[str, float] = WEIGHTS,
     ) -> None:
         self._rng = random.Random(f"year/{home.model.name}/{seed}")
         self._home = home
         self._faults_per_round = faults_per_round
+        self._weights = weights
         generation_wh, import_wh, export_wh = home.starts_wh
         energy = HomeEnergy(
             household=home.household, solar=home.solar, solar_peak_w=SOLAR_PEAK_W, seed=seed, installed=FIRST_DAY,
@@ -143,6 +151,7 @@ class Story:
         self._spell_left = 0
         self._after: Callable[[], None] = _nothing
         self._awaited = False
+        self._held: tuple[list[dict[str, int]], dict[str, int]] = [], {}
         self._start_agent()
 
     # ── the agent ───────────────────────────────────────────────────────────────────────────────────────
@@ -233,7 +242,7 @@ class Story:
             self._spell, self._after = None, _nothing
         if self._awaited or self._rng.random() >= self._faults_per_round:
             return None
-        fault = draw(self._rng, self._home.interval_s)
+        fault = draw(self._rng, self._home.interval_s, self._weights)
         if not self._begins(fault):
             return None
         self.outcome.faults[fault.kind] += 1
@@ -344,11 +353,14 @@ class Story:
         before_unix_s = sampler.last_reading_unix_s
         discarded = self._standing.counts["reading_from_the_future"]
         usable = self.device.now_unix_s() > before_unix_s
+        unexplained = self._standing.counts["register_unexplained"]
+        sampler.on_reading = lambda reading: self._taken(reading, scheduled, disturbed=disturbed)
         taken = await sampler.sample_once(scheduled)
         outcome.polls += len(self.meters.shown_this_round)
-        if taken:
-            self._taken(disturbed=disturbed)
-        elif self._undisturbed and not disturbed and usable and not self._awaited and not self._wheel_turned():
+        if self._standing.counts["register_unexplained"] > unexplained:
+            self._held = self.meters.shown_this_round, self.meters.true_wh()
+        expected = self._undisturbed and not disturbed and usable and not self._awaited and not self._wheel_turned()
+        if expected and not taken:
             outcome.honest_refused[",".join(sorted(self._standing.problems))] += 1
         if not disturbed:
             outcome.honest_rounds += 1
@@ -361,14 +373,17 @@ class Story:
             for time_unix_s in [t for t in self.books.readings if t > sampler.last_reading_unix_s]:
                 del self.books.readings[time_unix_s]
 
-    def _taken(self, *, disturbed: bool) -> None:
-        sampler, books = self.sampler, self.books
+    def _taken(self, reading: Reading, scheduled: int, *, disturbed: bool) -> None:
+        """A reading was journaled: of this round, or the one that an earlier round has left waiting."""
+        sampler, books, time_unix_s = self.sampler, self.books, reading.time_unix_s
+        shown_then, truth = self.meters.shown_this_round, self.meters.true_wh()
+        if time_unix_s < scheduled:
+            shown_then, truth = self._held
         believed = {name: register.last_wh for name, register in sampler.counters.registers.items()}
         for name, wh in believed.items():
-            assert wh in {shown[name] for shown in self.meters.shown_this_round}, f"{name}: {wh} Wh was never shown"
-        books.take(believed, self.meters.true_wh())
+            assert wh in {shown[name] for shown in shown_then}, f"{name}: {wh} Wh was never shown"
+        books.take(believed, truth)
         self._awaited = False
-        time_unix_s = sampler.last_reading_unix_s
         assert time_unix_s not in books.readings, "two readings of one instant"
         books.readings[time_unix_s] = books.production_wh, books.consumption_wh
         self.outcome.readings += 1
