@@ -4,6 +4,7 @@ What to send and what to believe is decided elsewhere; a transport only moves by
 """
 
 import asyncio
+import json
 import ssl
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -17,6 +18,9 @@ BACK_OFF_FIRST_S = 1.0
 BACK_OFF_MAX_S = 60.0
 BACK_OFF_DOUBLINGS_MAX = 16
 STATUS_INTERVAL_S = 60.0
+STATUS_BYTES_MAX = 4_096
+"""Of a longer one the hub reads nothing."""
+BARE_STATUS = {"state": "online"}
 RECEIVED_BYTES_MAX = 16_384
 """A receipt or a command is far shorter."""
 SECRET_FILE_MODE = 0o600
@@ -68,6 +72,16 @@ class Hooks:
 def back_off_s(failures: int, random: float) -> float:
     """The pause after so many failures in a row: full jitter below a ceiling that doubles. `random` in [0, 1)."""
     return min(BACK_OFF_MAX_S, BACK_OFF_FIRST_S * 2.0 ** min(failures, BACK_OFF_DOUBLINGS_MAX)) * random
+
+
+def encode_status(status: Mapping[str, object]) -> bytes:
+    """The status as it is sent: one that the hub would find too long goes without its counts, or says no more than
+    that the agent is there."""
+    for said in (status, {name: value for name, value in status.items() if name != "counts"}, BARE_STATUS):
+        encoded = json.dumps(said, separators=(",", ":")).encode()
+        if len(encoded) <= STATUS_BYTES_MAX:
+            return encoded
+    raise AssertionError("the bare status is short")
 
 
 def first_of(error: BaseException) -> BaseException:

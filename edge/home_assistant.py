@@ -13,14 +13,24 @@ the device in Home Assistant, or empties the topic:
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import aiomqtt
 
 from edge import __version__
-from edge.connection import STATUS_INTERVAL_S, back_off_s, failure_of, obey_cancellation, read_password, tls_context
+from edge.connection import (
+    BACK_OFF_MAX_S,
+    STATUS_INTERVAL_S,
+    back_off_s,
+    failure_of,
+    obey_cancellation,
+    read_password,
+    tls_context,
+)
 from edge.errors import EdgeError
+from edge.mqtt_client import MqttClient
 from edge.settings import Settings
 from edge.uplink_settings import HomeAssistantSettings
 from protocol.enrolment import KIND_NAMES, MEASURES_GENERATION_AND_GRID
@@ -30,6 +40,8 @@ KEEPALIVE_S = 30
 ANSWER_TIMEOUT_S = 20.0
 FAREWELL_TIMEOUT_S = 2.0
 RECEIVED_QUEUE_MAX = 16
+INTRODUCTION_PAUSE_S = 1.0
+"""However often somebody says that Home Assistant has started."""
 ONLINE, OFFLINE = "online", "offline"
 
 log = logging.getLogger(__name__)
@@ -184,15 +196,18 @@ class HomeAssistant:
     async def run(self) -> None:
         """Connect, tell, reconnect; until cancelled."""
         while True:
+            begun_s = time.monotonic()
             error = await failure_of(self._session(), (aiomqtt.MqttError, OSError, EdgeError))
+            if time.monotonic() - begun_s >= BACK_OFF_MAX_S:
+                self._failures = 0  # a broker that soon hangs up again is not hurried
             log.warning("home_assistant_lost", extra={"why": str(error), "failures": self._failures})
             pause_s = back_off_s(self._failures, self._random())
             self._failures += 1
             await asyncio.sleep(pause_s)
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(self) -> MqttClient:
         home = self._home
-        return aiomqtt.Client(
+        return MqttClient(
             home.host,
             home.port,
             identifier=device_id(self._meter_id),
@@ -212,9 +227,8 @@ class HomeAssistant:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._greet(client))  # the one that hears the end of the connection
-                    await client.subscribe(f"{self._home.discovery_prefix}/status", qos=1)
+                    await client.listen(f"{self._home.discovery_prefix}/status")
                     await self._introduce(client)
-                    self._failures = 0
                     log.info("home_assistant_connected")
                     tasks.create_task(self._tell(client))
             except asyncio.CancelledError:
@@ -222,19 +236,20 @@ class HomeAssistant:
                     await self._say(client, OFFLINE, FAREWELL_TIMEOUT_S)
                 raise
 
-    async def _introduce(self, client: aiomqtt.Client) -> None:
+    async def _introduce(self, client: MqttClient) -> None:
         await self._publish(client, discovery_topic(self._home, self._meter_id), self._discovery)
         await self._say(client, ONLINE)
         obey_cancellation()
         self._changed.set()
 
-    async def _greet(self, client: aiomqtt.Client) -> None:
+    async def _greet(self, client: MqttClient) -> None:
         """Home Assistant says when it has started: introduce the meter again, it may not have been kept for it."""
         async for message in client.messages:
             if message.payload == ONLINE.encode():
                 await self._introduce(client)
+                await asyncio.sleep(INTRODUCTION_PAUSE_S)
 
-    async def _tell(self, client: aiomqtt.Client) -> None:
+    async def _tell(self, client: MqttClient) -> None:
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(STATUS_INTERVAL_S):
@@ -244,10 +259,10 @@ class HomeAssistant:
             await self._publish(client, state_topic(self._meter_id), state.encode())
             obey_cancellation()
 
-    async def _say(self, client: aiomqtt.Client, availability: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
+    async def _say(self, client: MqttClient, availability: str, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         await self._publish(client, availability_topic(self._meter_id), availability.encode(), timeout_s)
 
     async def _publish(
-        self, client: aiomqtt.Client, topic: str, payload: bytes, timeout_s: float = ANSWER_TIMEOUT_S
+        self, client: MqttClient, topic: str, payload: bytes, timeout_s: float = ANSWER_TIMEOUT_S
     ) -> None:
         await client.publish(topic, payload, qos=1, retain=True, timeout=timeout_s)

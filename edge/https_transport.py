@@ -16,10 +16,12 @@ from contextlib import suppress
 import httpx
 
 from edge.connection import (
+    BARE_STATUS,
     RECEIVED_BYTES_MAX,
     STATUS_INTERVAL_S,
     Hooks,
     back_off_s,
+    encode_status,
     failure_of,
     read_password,
     tls_context,
@@ -37,8 +39,9 @@ ANSWER_BYTES_MAX = 65_536
 FAREWELL_TIMEOUT_S = 2.0
 RECEIPT_PAUSE_S = 1.0
 COMMANDS_MAX = 64
+WHY_LENGTH_MAX = 200
 NOT_AUTHORISED = "hub_not_authorised"
-UNAUTHORIZED, TIMED_OUT, TOO_MANY = 401, 408, 429
+UNAUTHORIZED, TIMED_OUT, TOO_MANY, UNREADABLE, INTERNAL_ERROR = 401, 408, 429, 422, 500
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +60,7 @@ class HttpsTransport:
         hooks: Hooks,
         random: Callable[[], float],
         monotonic_s: Callable[[], float] = time.monotonic,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         assert settings.https is not None and settings.hub.url, "the settings name the transport and have its tables"
         self._password_file = settings.https.password_file
@@ -68,6 +72,7 @@ class HttpsTransport:
         self._hooks = hooks
         self._random = random
         self._monotonic_s = monotonic_s
+        self._answer_timeout_s = answer_timeout_s
         self._failures = 0
         self._receipts: dict[int, tuple[tuple[int, int], bytes]] = {}  # by key epoch: how far it goes, and the bytes
         self._receipt_heard = asyncio.Event()
@@ -109,7 +114,8 @@ class HttpsTransport:
             base_url=self._hub.url,
             params={"meter_id": self._meter_id},
             verify=tls_context(self._hub.ca_file),
-            timeout=ANSWER_TIMEOUT_S,
+            headers={"Accept-Encoding": "identity"},
+            timeout=self._answer_timeout_s,
             limits=httpx.Limits(max_connections=POSTS_MAX + 1),  # the report beside the seals
             follow_redirects=False,
             trust_env=False,
@@ -121,7 +127,6 @@ class HttpsTransport:
         async with self._client() as client:
             await self._report_once(client, login, self._hooks.status())
             self._hand_on_receipts()
-            self._failures = 0
             self.last_problem = ""
             self._hooks.problem(NOT_AUTHORISED, False)
             self._outbox.connected()
@@ -147,25 +152,33 @@ class HttpsTransport:
         body: bytes,
         login: httpx.BasicAuth | None = None,
     ) -> tuple[int, dict[str, object]]:
-        """The status and the JSON object that the hub answers. Raises _HubFailed or httpx.HTTPError."""
+        """The status and the JSON object that the hub answers, empty if it is none.
+
+        Raises _HubFailed, httpx.HTTPError, or TimeoutError: however slowly an answer drips, it has ANSWER_TIMEOUT_S.
+        """
         answer = b""
-        async with client.stream("POST", path, params=parameters, content=body, auth=login) as response:
-            async for part in response.aiter_bytes():
+        async with (
+            asyncio.timeout(self._answer_timeout_s),
+            client.stream("POST", path, params=parameters, content=body, auth=login) as response,
+        ):
+            async for part in response.aiter_raw():  # a few packed bytes could be gigabytes
                 answer += part
                 if len(answer) > ANSWER_BYTES_MAX:
                     raise _HubFailed("hub_answer_malformed", f"{path}: more than {ANSWER_BYTES_MAX} bytes")
         status = response.status_code
         if status == UNAUTHORIZED:
             raise _HubFailed(NOT_AUTHORISED, f"{path}: the hub does not know this password")
-        if status >= 500 or status in (TIMED_OUT, TOO_MANY):
+        if status > INTERNAL_ERROR or status in (TIMED_OUT, TOO_MANY):
             raise _HubFailed("hub_away", f"{path}: {status}")
         try:
             document = json.loads(answer)
         except (ValueError, RecursionError):
             document = None
-        if not isinstance(document, dict):
+        if isinstance(document, dict):
+            return status, document
+        if status == httpx.codes.OK:
             raise _HubFailed("hub_answer_malformed", f"{path}: {status}, not a JSON object")
-        return status, document
+        return status, {}
 
     # ── reports ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -177,15 +190,19 @@ class HttpsTransport:
             await asyncio.sleep(1)  # however often the status changes
             self._status_changed.clear()
             await self._report_once(client, login, self._hooks.status())
+            self._failures = 0
 
     async def _report_once(
         self, client: httpx.AsyncClient, login: httpx.BasicAuth, status: Mapping[str, object]
     ) -> None:
-        body = json.dumps(status, separators=(",", ":")).encode()
         parameters = {"last_command": self._hooks.last_command()}
-        code, document = await self._post(client, "/agent/report", parameters, body, login)
+        code, document = await self._post(client, "/agent/report", parameters, encode_status(status), login)
+        if code == UNREADABLE:  # receipts and commands are not to wait until the hub understands what we say of us
+            self._hooks.count("report_refused")
+            log.warning("report_refused", extra={"why": _why(code, document)})
+            code, document = await self._post(client, "/agent/report", parameters, encode_status(BARE_STATUS), login)
         if code != httpx.codes.OK:
-            raise _HubFailed("report_refused", f"{code} {document.get('code')}: {document.get('detail')}")
+            raise _HubFailed("report_refused", _why(code, document))
         self._keep_receipt(document)
         commands = document.get("commands")
         if not isinstance(commands, list) or len(commands) > COMMANDS_MAX:
@@ -240,13 +257,19 @@ class HttpsTransport:
         if message is not None:
             code, document = await self._post(client, "/readings/seals", {}, message)
             if code == httpx.codes.OK:
+                self._failures = 0
                 self._keep_receipt(document)
-            else:
+            else:  # of this seal: the others are not to wait for it
                 self._hooks.count("seal_refused")
-                why = f"{code} {document.get('code')}: {document.get('detail')}"
-                log.warning("seal_refused", extra={"sequence": sequence, "why": why})
+                log.warning("seal_refused", extra={"sequence": sequence, "why": _why(code, document)})
         self._outbox.finished(sequence, self._monotonic_s())
         self.wake()
+
+
+def _why(code: int, document: Mapping[str, object]) -> str:
+    """What the hub says of a refusal, in a line."""
+    said = [text[:WHY_LENGTH_MAX] for name in ("code", "detail") if isinstance(text := document.get(name), str)]
+    return ": ".join([str(code), *said])
 
 
 def _bytes_of(value: object) -> bytes:

@@ -30,4 +30,5 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("mqtt").setLevel(logging.CRITICAL)  # else as many lines as a broker likes; what matters we say
     logging.getLogger("httpx").setLevel(max(level, logging.WARNING))  # else a line for each seal that is posted

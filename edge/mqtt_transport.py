@@ -8,7 +8,6 @@ the refusal is seen by nobody. Secrets are read again for every connection: they
 """
 
 import asyncio
-import json
 import logging
 import ssl
 import time
@@ -17,8 +16,6 @@ from contextlib import suppress
 from typing import Any
 
 import aiomqtt
-from paho.mqtt.client import Client as PahoClient
-from paho.mqtt.client import DisconnectFlags
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -29,13 +26,15 @@ from edge.connection import (
     STATUS_INTERVAL_S,
     Hooks,
     back_off_s,
+    encode_status,
     failure_of,
     load_certificate,
     obey_cancellation,
     read_password,
     tls_context,
 )
-from edge.errors import IdentityError
+from edge.errors import BrokerError, EdgeError, IdentityError
+from edge.mqtt_client import MqttClient
 from edge.outbox import WINDOW, Outbox
 from edge.settings import Settings
 from edge.uplink_settings import MqttSettings
@@ -63,38 +62,6 @@ NOT_AUTHORISED = "broker_not_authorised"
 SESSION_TAKEN_OVER = "session_taken_over"
 
 log = logging.getLogger(__name__)
-
-
-class _Client(aiomqtt.Client):
-    """aiomqtt tells that a publish was answered but not how, and waits in vain for a broker that hangs up instead of
-    answering; this hears a refusal, and the end of a connection that never began."""
-
-    on_refused: Callable[[str], None]
-
-    def _on_publish(
-        self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
-    ) -> None:
-        if reason_code.is_failure:
-            self.on_refused(str(reason_code))
-        super()._on_publish(client, userdata, mid, reason_code, properties)
-
-    def _on_disconnect(
-        self,
-        client: PahoClient,
-        userdata: Any,
-        flags: DisconnectFlags,
-        reason_code: ReasonCode,
-        properties: Properties | None = None,
-    ) -> None:
-        if self._connected.done():
-            super()._on_disconnect(client, userdata, flags, reason_code, properties)
-        else:  # perhaps in the thread that connects
-            self._loop.call_soon_threadsafe(self._never_connected, reason_code)
-
-    def _never_connected(self, reason_code: ReasonCode) -> None:
-        if not self._connected.done():
-            self._connected.set_exception(aiomqtt.MqttCodeError(reason_code))
-            self._connected.exception()  # if nobody waits for it any more, that is no mistake
 
 
 class MqttTransport:
@@ -137,8 +104,9 @@ class MqttTransport:
 
     async def run(self) -> None:
         """Connect, exchange, reconnect; until cancelled."""
+        expected = (aiomqtt.MqttError, OSError, IdentityError, BrokerError)
         while True:
-            await self._failed(await failure_of(self._session(), (aiomqtt.MqttError, OSError, IdentityError)))
+            await self._failed(await failure_of(self._session(), expected))
             pause_s = back_off_s(self._failures, self._random())
             self._failures += 1
             await asyncio.sleep(pause_s)
@@ -158,7 +126,7 @@ class MqttTransport:
     def _topic(self, channel: str) -> str:
         return topic(self._community_id, self._meter_id, channel)
 
-    def _client(self) -> _Client:
+    def _client(self) -> MqttClient:
         password, context = self._secrets()
         versioned: dict[str, Any] = {"protocol": aiomqtt.ProtocolVersion.V311, "clean_session": False}
         if self._mqtt.version == 5:
@@ -166,7 +134,7 @@ class MqttTransport:
             properties.SessionExpiryInterval = SESSION_EXPIRY_S
             properties.MaximumPacketSize = 2 * RECEIVED_BYTES_MAX
             versioned = {"protocol": aiomqtt.ProtocolVersion.V5, "clean_start": False, "properties": properties}
-        client = _Client(
+        client = MqttClient(
             self._mqtt.host,
             self._mqtt.port,
             identifier=self._meter_id,
@@ -194,7 +162,7 @@ class MqttTransport:
         self.last_problem = str(error)
         code = error.rc.value if isinstance(error, aiomqtt.MqttCodeError) and isinstance(error.rc, ReasonCode) else 0
         what = NOT_AUTHORISED if code in REFUSED_CREDENTIALS else "broker_lost"
-        if isinstance(error, IdentityError):
+        if isinstance(error, EdgeError):
             what = error.code
         elif code == TAKEN_OVER or self._short_lived >= SHORT_LIVED_MAX:
             what = SESSION_TAKEN_OVER
@@ -216,7 +184,7 @@ class MqttTransport:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._receive(client))  # the one that hears the end of the connection
-                    await client.subscribe([(self._topic("committed"), 1), (self._topic("commands"), 1)])
+                    await client.listen(self._topic("committed"), self._topic("commands"))
                     obey_cancellation()
                     self.last_problem = ""
                     self._hooks.problem(NOT_AUTHORISED, False)
@@ -243,7 +211,7 @@ class MqttTransport:
             self._hooks.problem(SESSION_TAKEN_OVER, False)
         self._failures = 0
 
-    async def _receive(self, client: _Client) -> None:
+    async def _receive(self, client: MqttClient) -> None:
         handlers = {
             self._topic("committed"): self._hooks.receive_receipt,
             self._topic("commands"): self._hooks.receive_command,
@@ -258,7 +226,7 @@ class MqttTransport:
             if message.retain and message.topic.value == self._topic("committed"):
                 self._receipt_heard.set()
 
-    async def _report(self, client: _Client) -> None:
+    async def _report(self, client: MqttClient) -> None:
         while True:
             self._status_changed.clear()
             await self._publish_status(client, self._hooks.status(), ANSWER_TIMEOUT_S)
@@ -268,11 +236,10 @@ class MqttTransport:
                 async with asyncio.timeout(STATUS_INTERVAL_S - 1):
                     await self._status_changed.wait()
 
-    async def _publish_status(self, client: _Client, status: Mapping[str, object], timeout_s: float) -> None:
-        payload = json.dumps(status, separators=(",", ":")).encode()
-        await client.publish(self._topic("status"), payload, qos=1, retain=True, timeout=timeout_s)
+    async def _publish_status(self, client: MqttClient, status: Mapping[str, object], timeout_s: float) -> None:
+        await client.publish(self._topic("status"), encode_status(status), qos=1, retain=True, timeout=timeout_s)
 
-    async def _send(self, client: _Client, tasks: asyncio.TaskGroup) -> None:
+    async def _send(self, client: MqttClient, tasks: asyncio.TaskGroup) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(RECEIPT_GRACE_S):
                 await self._receipt_heard.wait()
@@ -286,7 +253,7 @@ class MqttTransport:
                 async with asyncio.timeout(None if due_s is None else due_s - now_s):
                     await self._woken.wait()
 
-    async def _publish_seal(self, client: _Client, sequence: int) -> None:
+    async def _publish_seal(self, client: MqttClient, sequence: int) -> None:
         message = self._hooks.find_message(sequence)
         if message is not None:
             await client.publish(self._topic("seals"), message, qos=1)

@@ -18,6 +18,7 @@ from edge.journal import Journal
 from edge.notify import ALIVE, READY, STOPPING, notify, watchdog_pause_s
 from edge.rotation import open_identity
 from edge.settings import Settings
+from edge.threads import UnawaitedThreads
 
 FOLLOW_REAL_CLOCK = 0
 COMMITMENT_CHECK_S = 0.05
@@ -40,6 +41,7 @@ async def run_agent(settings: Settings) -> None:
         clock = KernelClock(settings.sampling.clock_check)
         agent = Agent(settings, identity, journal, clock=clock, reader=reader, random=random.SystemRandom().random)
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(UnawaitedThreads())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.stop.set)
         work = [

@@ -92,7 +92,9 @@ class Community:
 
     def start_part(self, part: str) -> None:
         """Start one of the hub's processes, at first or again: api, ingest or jobs."""
-        environment = {**self.environment(), "COMMONWATT_API_PORT": str(self.api_port())}
+        environment = self.environment()
+        if part == "api":  # of the others none is to look for another port while the API has its own
+            environment["COMMONWATT_API_PORT"] = str(self.api_port())
         self.run(f"hub-{part}", "hub", part, environment=environment)
 
     def api_port(self) -> int:

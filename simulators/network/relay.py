@@ -38,7 +38,7 @@ class Relay:
 
     def __init__(self, host: str, port: int, *, framing: str, seed: int, tls: Tls | None = None) -> None:
         self._party = (host, port)
-        self._framing = framing
+        self.framing = framing
         self._tls = tls
         self._rng = random.Random(seed)
         self._server: asyncio.Server | None = None
@@ -55,7 +55,7 @@ class Relay:
         if self._tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self._tls.certificate_file, self._tls.key_file)
-        self._server = await asyncio.start_server(self._connect, LOOPBACK, self.port, ssl=context)
+        self._server = await asyncio.start_server(self._connected, LOOPBACK, self.port, ssl=context)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -80,20 +80,19 @@ class Relay:
             total.update(line.counts)
         return total
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        try:
-            if not self.refusing:
-                await self._relay(reader, writer)
-        except asyncio.CancelledError:
-            pass  # cut
-        finally:
-            self._connections.discard(task)
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = asyncio.create_task(self._relay(reader, writer))
+        self._connections.add(connection)
+
+        def ended(_: asyncio.Task[None]) -> None:  # or cut before it began
+            self._connections.discard(connection)
             writer.transport.abort()
 
+        connection.add_done_callback(ended)
+
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            return
         context = ssl.create_default_context(cafile=self._tls.ca_file) if self._tls else None
         name = self._tls.server_name if self._tls else None
         try:
@@ -114,7 +113,7 @@ class Relay:
             far_writer.transport.abort()
 
     def _line(self, badness: Callable[[], Badness]) -> Line:
-        line = Line(badness, random.Random(self._rng.random()), mqtt=self._framing == "mqtt")
+        line = Line(badness, random.Random(self._rng.random()), mqtt=self.framing == "mqtt")
         self._lines.append(line)
         return line
 
@@ -122,7 +121,7 @@ class Relay:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, back: asyncio.StreamWriter, line: Line
     ) -> None:
         """Pass packets one way until either end or the line itself ends it."""
-        framing = FRAMINGS[self._framing]()
+        framing = FRAMINGS[self.framing]()
         with suppress(OSError, ValueError):
             while True:
                 try:

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from edge.connection import Hooks
+from edge.connection import Hooks, encode_status
 from edge.errors import IdentityError
 from edge.https_transport import ANSWER_BYTES_MAX, POSTS_MAX, HttpsTransport
 from edge.outbox import Outbox
@@ -18,6 +19,8 @@ from edge.uplink_settings import HttpsSettings, HubSettings
 from protocol.committed import Committed, encode_committed
 
 WAIT_S = 30
+DRIPPING = 1
+LONG_STATUS: dict[str, object] = {"counts": {f"event_{number}": number for number in range(400)}}
 
 
 def receipt(contiguous: int) -> bytes:
@@ -35,6 +38,7 @@ class Answers:
     report: Callable[[], tuple[int, bytes]]
     seal: Callable[[bytes], tuple[int, bytes]] = lambda _: (200, b"{}")
     requests: list[tuple[str, bytes]] = field(default_factory=list)
+    heads: list[bytes] = field(default_factory=list)
     port: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -47,8 +51,15 @@ class Answers:
                 path = head.split(b" ")[1].decode()
                 self.requests.append((path, body))
                 status, answer = self.report() if path.startswith("/agent/report") else self.seal(body)
+                self.heads.append(head.lower())
                 if not status:
                     break
+                if status == DRIPPING:
+                    writer.write(b"HTTP/1.1 200 OK\r\nX-Word: ")
+                    while True:  # for ever, and never so slowly that a read would time out
+                        writer.write(b"x")
+                        await writer.drain()
+                        await asyncio.sleep(0.05)
                 writer.write(b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n" % (status, len(answer)) + answer)
         except (asyncio.IncompleteReadError, ConnectionError):
             return
@@ -65,6 +76,7 @@ class Heard:
     problems: list[tuple[str, bool]] = field(default_factory=list)
     receipts: list[bytes] = field(default_factory=list)
     commands: list[bytes] = field(default_factory=list)
+    more: dict[str, object] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def hooks(self, renew: Callable[[], Awaitable[bool]] | None = None) -> Hooks:
@@ -79,7 +91,7 @@ class Heard:
             lambda sequence: b"seal %d" % sequence,
             heard(self.receipts.append),
             heard(self.commands.append),
-            lambda: {"state": "online"},
+            lambda: {"state": "online", **self.more},
             heard(self.counts.append),
             lambda: 7,
             heard(self.problems.append),
@@ -105,12 +117,14 @@ def run_against(
     heard: Heard,
     happened: Callable[[], bool],
     renew: Callable[[], Awaitable[bool]] | None = None,
+    answer_timeout_s: float = WAIT_S,
 ) -> None:
     async def run() -> None:
         server = await asyncio.start_server(answers.serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        transport = create_transport(https_settings(settings, port), heard.outbox, heard.hooks(renew), lambda: 0.01)
-        assert isinstance(transport, HttpsTransport)
+        here = https_settings(settings, server.sockets[0].getsockname()[1])
+        transport = HttpsTransport(
+            here, heard.outbox, heard.hooks(renew), lambda: 0.01, answer_timeout_s=answer_timeout_s
+        )
         running = asyncio.create_task(transport.run())
         try:
             await heard.wait(happened)
@@ -177,6 +191,76 @@ def test_a_refused_seal_is_counted_kept_and_does_not_hold_up_the_others(settings
     assert heard.counts == ["seal_refused"] * 19
     assert len(heard.outbox) == 20
     assert POSTS_MAX < 20
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(403, b"<html>this looks dangerous</html>"), (413, b""), (500, b'{"code":"internal_error"}')]
+)
+def test_a_seal_that_something_on_the_way_does_not_let_through_holds_up_no_other(
+    settings: Settings, status: int, body: bytes
+) -> None:
+    heard = Heard()
+    heard.outbox.load(range(1, 21))
+    taken = (200, json.dumps({"receipt": receipt(0).hex()}).encode())
+    answers = Answers(lambda: (200, report_answer()), lambda seal: (status, body) if seal == b"seal 1" else taken)
+    run_against(settings, answers, heard, lambda: len(answers.requests) >= 21 and bool(heard.counts))
+    assert heard.counts == ["seal_refused"]
+    assert len({seal for path, seal in answers.requests if path.startswith("/readings/seals")}) == 20
+    assert [path for path, _ in answers.requests].count("/agent/report?meter_id=home-17&last_command=7") <= 2
+
+
+def test_an_answer_that_drips_for_ever_is_given_up(settings: Settings) -> None:
+    heard = Heard()
+    run_against(settings, Answers(lambda: (DRIPPING, b"")), heard, lambda: len(heard.counts) >= 2, answer_timeout_s=0.3)
+    assert set(heard.counts) == {"hub_lost"}
+
+
+def test_a_packed_answer_is_not_unpacked(settings: Settings) -> None:
+    heard = Heard()
+    answers = Answers(lambda: (200, zlib.compress(b" " * 50_000_000)))  # 49 kB on the line
+    run_against(settings, answers, heard, lambda: len(heard.counts) >= 1)
+    assert heard.counts[0] == "hub_answer_malformed"
+    assert b"accept-encoding: identity" in answers.heads[0]
+
+
+def test_a_hub_that_takes_reports_but_no_seals_is_not_hurried(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = Heard()
+    heard.outbox.load([1])
+    answers = Answers(lambda: (200, report_answer()), lambda _: (503, b""))
+    run_against(settings, answers, heard, lambda: len(heard.counts) >= 4)
+    failures = [vars(record)["failures"] for record in caplog.records if record.message == "hub_away"]
+    assert failures[:4] == [0, 1, 2, 3]
+
+
+def test_a_status_that_is_too_long_goes_without_its_counts(settings: Settings) -> None:
+    heard = Heard(more=LONG_STATUS)
+    answers = Answers(lambda: (200, report_answer()))
+    run_against(settings, answers, heard, lambda: bool(heard.receipts))
+    assert answers.requests[0][1] == b'{"state":"online"}'
+    assert encode_status({"state": "x" * 5_000}) == b'{"state":"online"}'
+
+
+def test_seals_and_commands_do_not_wait_until_the_hub_understands_the_status(settings: Settings) -> None:
+    heard = Heard(more={"of_a_later_version": 1})
+    answers = Answers(
+        lambda: (
+            (200, report_answer(commands=["0102"]))
+            if answers.requests[-1][1] == b'{"state":"online"}'
+            else (422, b'{"code":"malformed_input"}')
+        )
+    )
+    run_against(settings, answers, heard, lambda: bool(heard.commands))
+    assert heard.counts == ["report_refused"]
+
+
+def test_the_settings_choose_the_transport(settings: Settings) -> None:
+    async def create() -> None:
+        transport = create_transport(https_settings(settings, 1), Outbox(1, lambda: 0.0), Heard().hooks(), lambda: 0.0)
+        assert isinstance(transport, HttpsTransport)
+
+    asyncio.run(create())
 
 
 def test_a_refused_password_is_named_renewed_and_read_again(settings: Settings) -> None:

@@ -6,12 +6,14 @@ import json
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -263,6 +265,32 @@ def test_the_agent_runs_obeys_says_so_and_says_farewell(home: tuple[Path, HubEnd
     hub.wait_for_status(lambda status: status.get("counts", {}).get("command") == 1)
     again.send_signal(signal.SIGTERM)
     code, _, err = finish(again)
+    assert (code, "Traceback" in err) == (0, False), err
+
+
+def test_an_agent_that_waits_for_a_hub_which_never_finishes_its_answer_still_ends_when_told(
+    home: tuple[Path, HubEnd],
+) -> None:
+    config, _ = home
+    assert finish(commonwatt_edge(config, "enrol"))[0] == 0
+    (config.parent / "mqtt.password").write_text("the-password-of-last-year")  # so that it asks the hub for another
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        hub.settimeout(WAIT_S)
+        url = f"http://127.0.0.1:{hub.getsockname()[1]}"
+        config.write_text(config.read_text().replace("[hub]", f'[hub]\nurl = "{url}"'))
+        agent = commonwatt_edge(config, "run")
+        asked, _ = hub.accept()
+        with asked:
+            assert asked.recv(65_536).startswith(b"POST /agent/credentials")
+            agent.send_signal(signal.SIGTERM)
+            asked.send(b"HTTP/1.1 200 OK\r\nX-Word: ")
+            deadline = time.monotonic() + WAIT_S
+            while agent.poll() is None:  # nothing else ends it: a read never times out
+                assert time.monotonic() < deadline, "it waits for the hub"
+                with suppress(OSError):
+                    asked.send(b"x")
+                time.sleep(0.2)
+    code, _, err = finish(agent)
     assert (code, "Traceback" in err) == (0, False), err
 
 

@@ -1,6 +1,7 @@
 """A street whose every line is bad on demand: eight homes, their agents, and a relay on each wire of the platform.
 
     meter ──relay── agent ──relay── broker ──relay── hub ──relay── PostgreSQL
+                      └─────relay──── API (two of the eight) ───────┘
 
 The agents run in this process, except one that is to be killed. After each round everything that the hub stores is
 compared with what the simulated registers have counted.
@@ -14,7 +15,7 @@ import random
 import shutil
 import socket
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -39,9 +40,13 @@ STRETCH_TIMEOUT_S = 60.0
 ROUND_TIMEOUT_S = 240.0
 RESTART_PAUSE_S = 0.05
 START_TIMEOUT_S = 30.0
+SUPERVISION_PAUSE_S = 0.2
+HUB_PARTS = ("api", "ingest", "jobs")
+TRANSPORTS = ("mqtt5", "mqtt5", "mqtt3", "https")
+"""Of every four homes."""
 HOMES = [
     Home(f"home-{number}", f"H0-{'ABC'[number % 3]}", f"PV{1 + 2 * (number % 2)}", 4_000 + 500 * number, measurement)
-    for number, measurement in enumerate([GENERATION_AND_GRID, NET_ONLY] * 4)
+    for number, measurement in enumerate([GENERATION_AND_GRID, NET_ONLY, NET_ONLY, GENERATION_AND_GRID] * 2)
 ]
 
 
@@ -86,7 +91,7 @@ class Household:
     start: datetime
     lived_until: datetime
     surplus_wh: int = 0
-    restarts: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
 
     def counters(self, moment: datetime) -> tuple[int, int]:
         """Production and consumption that the registers of the home have counted by then, in Wh."""
@@ -101,8 +106,8 @@ class Household:
         while True:
             try:
                 await replay(self.settings, first, int(until.timestamp()), STRETCH_TIMEOUT_S)
-            except EdgeError:
-                self.restarts += 1
+            except EdgeError as error:
+                self.errors[str(error)] += 1
                 await asyncio.sleep(RESTART_PAUSE_S)
             else:
                 return
@@ -123,11 +128,13 @@ class Household:
 class Street:
     """The homes and everything between their registers and the database."""
 
-    def __init__(self, community: RelayedCommunity, start: datetime) -> None:
+    def __init__(self, community: RelayedCommunity, homes: Path, start: datetime) -> None:
         self.community = community
+        self.homes = homes
         self.start = start
         self.households: list[Household] = []
         self.faults: Counter[str] = Counter()
+        self._hub_in_hand = asyncio.Lock()
 
     async def set_up(self) -> None:
         """Start everything, with good lines, and register every home."""
@@ -143,9 +150,10 @@ class Street:
         community.broker_relay_port = self.hub_broker_line.port
         community.database_relay_port = self.database_line.port
         await asyncio.to_thread(community.start_hub)
+        self._supervising = asyncio.create_task(self._supervise_hub())
         ports = await self._start_meters()
-        for number, home in enumerate(HOMES):
-            await self._move_in(number, home, ports[home.home_id])
+        moves = [self._move_in(number, home, ports[home.home_id]) for number, home in enumerate(HOMES)]
+        self.households = await asyncio.gather(*moves)
 
     async def _start_meters(self) -> dict[str, int]:
         directory = self.community.directory
@@ -160,22 +168,20 @@ class Street:
         ports: dict[str, int] = json.loads(ports_file.read_text())
         return ports
 
-    async def _move_in(self, number: int, home: Home, port: int) -> None:
+    async def _move_in(self, number: int, home: Home, port: int) -> Household:
         community = self.community
         meter_line = Relay(LOOPBACK, port, framing="modbus_tcp", seed=100 + number)
-        uplink = Relay(community.broker.host, community.broker.port, framing="mqtt", seed=200 + number, tls=self._tls)
+        transport = TRANSPORTS[number % len(TRANSPORTS)]
+        uplink = self._uplink(transport, seed=200 + number)
         await meter_line.start()
         await uplink.start()
-        directory = community.directory / home.home_id
+        directory = self.homes / home.home_id
         directory.mkdir()
         configuration = directory / "agent.toml"
-        broker_port = f"port = {community.broker.port}\n"
 
         def configure(command_key: str = "") -> None:
             text = agent_toml(home, meter_line.port, community, RHYTHM, command_key)
-            assert text.count(broker_port) == 1
-            text = text.replace(broker_port, f"port = {uplink.port}\n")
-            configuration.write_text(text.replace("republish_after_s = 5", "republish_after_s = 1"))
+            configuration.write_text(over(transport, text, community.broker.port, uplink.port))
 
         configure()
         arguments = ("edge", "enrol", "--config", configuration, "--valid-from", self.start.isoformat())
@@ -183,16 +189,21 @@ class Street:
         configure(await asyncio.to_thread(self._register, home, printed.split()[-1], directory))
         [simulated] = [each for each in load(community.directory / "homes.toml").homes if each.home_id == home.home_id]
         settings = load_settings(configuration)
-        self.households.append(
-            Household(home, simulated.energy, settings, configuration, meter_line, uplink, self.start, self.start)
-        )
+        return Household(home, simulated.energy, settings, configuration, meter_line, uplink, self.start, self.start)
+
+    def _uplink(self, transport: str, seed: int) -> Relay:
+        broker = self.community.broker
+        if transport == "https":  # the API of one machine speaks plain HTTP
+            return Relay(LOOPBACK, urlsplit(self.community.api_url).port or 0, framing="bytes", seed=seed)
+        return Relay(broker.host, broker.port, framing="mqtt", seed=seed, tls=self._tls)
 
     def _register(self, home: Home, enrolment: str, directory: Path) -> str:
         with self.community.client() as client:
             return register(client, home, enrolment, directory)
 
     async def tear_down(self) -> None:
-        """Stop the relays; the community stops itself."""
+        """Stop the supervision and the relays; the community stops itself."""
+        self._supervising.cancel()
         lines = [line for household in self.households for line in (household.meter_line, household.uplink)]
         for line in [self.hub_broker_line, self.database_line, *lines]:
             await line.stop()
@@ -236,10 +247,39 @@ class Street:
 
     async def kill_hub(self, part: str) -> None:
         """SIGKILL the API, the ingest worker or the jobs, and start it again."""
-        process = self.community.processes[f"hub-{part}"]
-        process.kill()
-        await asyncio.to_thread(process.wait)
-        self.community.start_part(part)
+        async with self._hub_in_hand:
+            process = self.community.processes[f"hub-{part}"]
+            process.kill()
+            await asyncio.to_thread(process.wait)
+            self.community.start_part(part)
+
+    async def _supervise_hub(self) -> None:
+        """As systemd does: a part that has ended by itself, perhaps because its disk was full, is started again."""
+        while True:
+            async with self._hub_in_hand:
+                for part in HUB_PARTS:
+                    if self.community.processes[f"hub-{part}"].poll() is not None:
+                        self.community.start_part(part)
+            await asyncio.sleep(SUPERVISION_PAUSE_S)
+
+    # --- whether it went wrong --------------------------------------------------------------------------------
+
+    def writes_refused_to_agents(self) -> int:
+        """How often an agent gave up because its journal could not be written."""
+        return sum(
+            times for household in self.households for error, times in household.errors.items() if "journal" in error
+        )
+
+    def writes_refused_to_the_database(self) -> int:
+        """How often PostgreSQL found no room."""
+        return self.community.postgres.log.read_text().count("No space left on device")
+
+    def refused_messages(self) -> int:
+        """How many messages without a good signature the hub has set aside."""
+        with psycopg.connect(self.community.postgres.url()) as database:
+            row = database.execute("SELECT count(*) FROM quarantine WHERE NOT verified").fetchone()
+        assert row is not None
+        return int(row[0])
 
     # --- the truth --------------------------------------------------------------------------------------------
 
@@ -276,6 +316,18 @@ SELECT meter_id, k.surplus_wh, s.last_production_wh, s.last_consumption_wh, s.su
 FROM meters m JOIN meter_keys k USING (meter_no)
 JOIN LATERAL (SELECT * FROM seals x WHERE x.meter_no = m.meter_no ORDER BY sequence DESC LIMIT 1) s ON true
 """
+
+
+def over(transport: str, text: str, broker_port: int, uplink_port: int) -> str:
+    """An agent's configuration with this transport, through its relay; what has no receipt goes again after 1 s."""
+    pieces = (f"port = {broker_port}\n", "republish_after_s = 5\n", "[hub]\n")
+    assert [text.count(piece) for piece in pieces] == [1, 1, 1]
+    port, again, hub = pieces
+    if transport == "https":
+        https = '[https]\npassword_file = "mqtt.password"\nrepublish_after_s = 1\n\n'
+        return 'transport = "https"\n' + text.replace(hub, f'{https}{hub}url = "http://{LOOPBACK}:{uplink_port}"\n')
+    version = "republish_after_s = 1\nversion = " + transport.removeprefix("mqtt") + "\n"
+    return text.replace(port, f"port = {uplink_port}\n").replace(again, version)
 
 
 def beginning() -> datetime:
