@@ -19,7 +19,7 @@ test: setup ## Every test but the long ones (real PostgreSQL and Mosquitto; no s
 	$(PYTEST) -n logical -m "not long"
 
 test-long: setup ## The volumes that issues name: hundreds of kills, hundreds of lying histories
-	$(PYTEST) -m long
+	$(PYTEST) -n logical -m long
 
 check: setup check-lock ## Locks, style, types, import directions
 	$(VENV)/ruff check .
