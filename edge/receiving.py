@@ -98,8 +98,8 @@ class Receiver:
             )
             self._judged(verdict)
             if verdict == STALE:  # a hub restored from a copy still knows what its ranges say
-                self._outbox.forget(receipt)
-                self._journal.forget_seals(confirmed_sequence, receipt.ranges)
+                if self._outbox.forget(receipt):
+                    self._journal.forget_seals(confirmed_sequence, receipt.ranges)
             elif verdict == BELIEVED and (
                 self._outbox.forget(receipt) or receipt.contiguous_sequence > confirmed_sequence
             ):
@@ -115,7 +115,7 @@ class Receiver:
         problems = self._standing.problems
         if verdict != BELIEVED:
             self._standing.count(verdict)
-        if verdict == HUB_IS_AHEAD or (verdict == BELIEVED and HUB_IS_AHEAD in problems):
+        if verdict in (BELIEVED, HUB_IS_AHEAD) and (verdict == HUB_IS_AHEAD) != (HUB_IS_AHEAD in problems):
             self._journal.set_hub_ahead(verdict == HUB_IS_AHEAD)
         disputed = bool(problems & {HUB_IS_AHEAD, HASH_DIFFERS})
         for dispute in (HUB_IS_AHEAD, HASH_DIFFERS):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from hub import metrics
 from hub.fleet import store
 from hub.fleet.status import Status, StatusMalformed, parse_status
+from hub.registry import service as registry
 
 MALFORMED: Final = "malformed"
 
@@ -49,7 +50,7 @@ def record_status(
     except StatusMalformed:
         metrics.STATUSES_DROPPED.labels(MALFORMED).inc()
         return False
-    meter_id = store.get_meter_id(connection, meter_no)
+    meter_id = registry.get_meter_id(connection, meter_no)
     record_statuses(connection, [Statement(meter_id, status, received_at, live)], received_at)
     return True
 

@@ -68,12 +68,6 @@ class StatusRow(msgspec.Struct, frozen=True):
     status: Status
 
 
-def get_meter_id(connection: Connection, meter_no: int) -> str:
-    """The id of a registered meter."""
-    found = connection.execute(text("SELECT meter_id FROM meters WHERE meter_no = :no"), {"no": meter_no})
-    return str(found.scalar_one())
-
-
 def upsert_live(connection: Connection, rows: Sequence[StatusRow], now: datetime) -> set[str]:
     """Write what meters are saying now, at most one row of each; returns the ids of those that are registered.
 

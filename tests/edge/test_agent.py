@@ -716,6 +716,25 @@ def test_a_restart_does_not_forget_that_the_hub_is_ahead_and_nothing_is_publishe
     run(story)
 
 
+def test_a_broker_that_repeats_old_receipts_does_not_wear_the_disk(home: Home, settings: Settings) -> None:
+    write_ahead_log = settings.journal.file.with_name(settings.journal.file.name + "-wal")
+
+    async def story() -> None:
+        async with home:
+            await home.minutes(45)
+            older, ahead = receipt(home, 1), receipt(home, 9, digest=b"x" * 32)
+            home.agent.receiver.receive_receipt(receipt(home, 2))
+            for repeated in (older, ahead):
+                home.agent.receiver.receive_receipt(repeated)
+                written = write_ahead_log.read_bytes()
+                for _ in range(50):
+                    home.agent.receiver.receive_receipt(repeated)
+                assert write_ahead_log.read_bytes() == written
+            assert home.agent.counts["receipt_stale"] == home.agent.counts["receipt_hub_is_ahead"] == 51
+
+    run(story)
+
+
 def test_seals_made_offline_on_an_old_journal_are_not_published_once_the_hub_names_another(home: Home) -> None:
     async def story() -> None:
         async with home:
