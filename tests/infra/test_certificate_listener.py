@@ -43,17 +43,26 @@ class Client:
     connected: "queue.Queue[str]" = field(default_factory=queue.Queue)
     ended: "queue.Queue[str]" = field(default_factory=queue.Queue)
     published: "queue.Queue[str]" = field(default_factory=queue.Queue)
+    subscribed: "queue.Queue[str]" = field(default_factory=queue.Queue)
     messages: "queue.Queue[tuple[str, bytes]]" = field(default_factory=queue.Queue)
 
     def publish(self, name: str, payload: bytes = b"seal") -> str:
         self.mqtt.publish(name, payload, qos=1)
         return self.published.get(timeout=TIMEOUT_S)
 
-    def receives(self) -> tuple[str, bytes] | None:
+    def subscribe(self, name: str) -> None:
+        self.mqtt.subscribe(name, qos=1)
+        self.subscribed.get(timeout=TIMEOUT_S)
+
+    def receives(self) -> tuple[str, bytes]:
+        return self.messages.get(timeout=TIMEOUT_S)
+
+    def hears_nothing(self) -> bool:
         try:
-            return self.messages.get(timeout=QUIET_S)
+            self.messages.get(timeout=QUIET_S)
         except queue.Empty:
-            return None
+            return True
+        return False
 
 
 def client_of(broker: Mosquitto, client_id: str, version: int = mqtt.MQTTv5) -> Client:
@@ -61,6 +70,7 @@ def client_of(broker: Mosquitto, client_id: str, version: int = mqtt.MQTTv5) -> 
     made.mqtt.on_connect = lambda _c, _d, _f, reason, _p: made.connected.put(str(reason))
     made.mqtt.on_disconnect = lambda _c, _d, _f, reason, _p: made.ended.put(str(reason))
     made.mqtt.on_publish = lambda _c, _d, _m, reason, _p: made.published.put(str(reason))
+    made.mqtt.on_subscribe = lambda _c, _d, _m, reasons, _p: made.subscribed.put(str(reasons[0]))
     made.mqtt.on_message = lambda _c, _d, message: made.messages.put((message.topic, bytes(message.payload)))
     return made
 
@@ -142,9 +152,9 @@ def test_a_certificate_opens_exactly_the_topics_of_the_meter_that_it_names(
         with_certificate(broker, files, METER) as meter,
     ):
         assert (hub.connected.get(timeout=TIMEOUT_S), meter.connected.get(timeout=TIMEOUT_S)) == ("Success", "Success")
-        hub.mqtt.subscribe(shard_filter(COMMUNITY, shard_of(METER), "seals"), qos=1)
+        hub.subscribe(shard_filter(COMMUNITY, shard_of(METER), "seals"))
         for name in ("#", "$CONTROL/#"):
-            meter.mqtt.subscribe(name, qos=1)
+            meter.subscribe(name)
         assert meter.publish(seals, b"a seal") == "Success"
         assert hub.receives() == (seals, b"a seal")
         assert hub.publish(committed, b"a receipt") == "Success"
@@ -159,7 +169,7 @@ def test_a_certificate_opens_exactly_the_topics_of_the_meter_that_it_names(
                 "Success",
                 "No matching subscribers",
             )
-        assert meter.receives() is None
+        assert meter.hears_nothing()
 
 
 @pytest.mark.parametrize("version", [mqtt.MQTTv5, mqtt.MQTTv311])
@@ -168,7 +178,7 @@ def test_no_name_but_that_of_the_certificate_counts(broker: Mosquitto, files: tu
     worker = hub_user(shard_of(METER))
     with with_password(broker, worker, broker.password_file.read_text()) as hub:
         assert hub.connected.get(timeout=TIMEOUT_S) == "Success"
-        hub.mqtt.subscribe(shard_filter(COMMUNITY, shard_of(METER), "seals"), qos=1)
+        hub.subscribe(shard_filter(COMMUNITY, shard_of(METER), "seals"))
         with with_certificate(broker, files, worker, user=worker, version=version) as meter:
             assert meter.connected.get(timeout=TIMEOUT_S) == "Success"
             meter.publish(topic(COMMUNITY, METER, "committed"), b"forged")
