@@ -5,9 +5,10 @@ No SQL of a domain lives here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -20,6 +21,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 STATEMENT_TIMEOUT_MS = 30_000
 LOCK_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_S = 5
+GIVE_UP_ON_A_LOST_HOST: Final[Mapping[str, Any]] = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": STATEMENT_TIMEOUT_MS,
+}
+"""Parameters of a connection (seconds, but the last in milliseconds): the time-outs of a server end with its host."""
 
 metadata = MetaData(
     naming_convention={
@@ -45,9 +53,11 @@ def create_database_engine(url: str, application_name: str, pool_size: int = 5) 
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
+        hide_parameters=True,  # a fault is logged as it is, and what it was about may be anybody's password
         connect_args={
             "application_name": application_name,
             "connect_timeout": CONNECT_TIMEOUT_S,
+            **GIVE_UP_ON_A_LOST_HOST,
             "options": (
                 f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c lock_timeout={LOCK_TIMEOUT_MS}"
                 " -c timezone=UTC -c jit=off -c idle_in_transaction_session_timeout=60000"

@@ -1,6 +1,6 @@
 """What a route may ask for: the hub it belongs to, who is acting, a transaction, the time, and once-only answers.
 
-Who may do what is decided in `authenticate` and nowhere else.
+Who may do what was decided before any of this runs (`hub/authorisation.py`).
 
 A request that holds a transaction needs a thread to go on, so there may only be fewer of them (TRANSACTIONS_MAX) than
 the engine has connections: a thread that waits for a connection then gets one from somebody who needs no other thread.
@@ -8,9 +8,8 @@ the engine has connections: a thread that waits for a connection then gets one f
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, cast
 
@@ -18,17 +17,22 @@ from fastapi import Depends, Header, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy import Connection, Engine
+from starlette.requests import HTTPConnection
 
 from hub import idempotency
+from hub.actor import Actor
 from hub.db import transaction
-from hub.errors import MalformedInput, Unauthorized
+from hub.errors import MalformedInput
+from hub.limits.buckets import Buckets
+from hub.limits.guard import Guard
+from hub.limits.requests import note_verdict
+from hub.permissions import Reach
 from hub.settings import Settings
 from hub.signatures import SigningKey
+from hub.token_keys import TokenKeys
 
 TRANSACTIONS_MAX = 8
 API_CONNECTIONS = TRANSACTIONS_MAX + 4
-
-ADMIN = "admin"
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,15 @@ class Hub:
 
     settings: Settings
     engine: Engine
-    admin_token: bytes
     command_key: SigningKey
     broker_secret: bytes
+    member_secret: bytes
+    token_keys: TokenKeys
+    buckets: Buckets = field(default_factory=Buckets)
+    """Of the rate limits that this process counts by itself."""
 
 
-def get_hub(request: Request) -> Hub:
+def get_hub(request: HTTPConnection) -> Hub:
     """The hub that this application serves."""
     return cast(Hub, request.app.state.hub)
 
@@ -50,16 +57,35 @@ def get_hub(request: Request) -> Hub:
 TheHub = Annotated[Hub, Depends(get_hub)]
 
 
-def authenticate(hub: TheHub, authorization: Annotated[str, Header()] = "") -> str:
-    """The actor behind a request. Raises Unauthorized, without telling what was wrong."""
-    scheme, _, token = authorization.partition(" ")
-    known = hmac.compare_digest(token.strip().encode(), hub.admin_token)
-    if scheme.lower() != "bearer" or not known:
-        raise Unauthorized
-    return ADMIN
+@dataclass(frozen=True)
+class Access:
+    """Who is acting, and how far the permission goes that the route asks for."""
+
+    actor: Actor
+    reach: Reach
 
 
-Actor = Annotated[str, Depends(authenticate)]
+def get_access(request: Request) -> Access:
+    """What `Authorisation` decided about this request. Asking for it on an open route is our mistake."""
+    access = request.state.access
+    assert isinstance(access, Access), "an open route has no actor"
+    return access
+
+
+CurrentAccess = Annotated[Access, Depends(get_access)]
+
+
+def get_actor(access: CurrentAccess) -> Actor:
+    """Who is acting."""
+    return access.actor
+
+
+CurrentActor = Annotated[Actor, Depends(get_actor)]
+
+
+def client_address(request: HTTPConnection) -> str:
+    """The address that the request comes from, behind our own proxies (`hub/surroundings.py` finds it)."""
+    return request.client.host if request.client else ""
 
 
 def get_transaction(hub: TheHub) -> Iterator[Connection]:
@@ -79,15 +105,34 @@ def get_now() -> datetime:
 Now = Annotated[datetime, Depends(get_now)]
 
 
+def get_guard(request: Request, hub: TheHub, now: Now) -> Guard:
+    """What counts tries at something guessable; its numbers are in `hub/limits/policies.py`."""
+    address = client_address(request)
+    return Guard(hub.engine, hub.member_secret, address, now, lambda verdict: note_verdict(request.scope, verdict))
+
+
+TheGuard = Annotated[Guard, Depends(get_guard)]
+
+
 def refuse_query(request: Request) -> None:
     """For routes without query parameters: an unknown one is a mistake, not something to ignore."""
     if request.query_params:
         raise MalformedInput(f"unknown query parameters: {', '.join(sorted(request.query_params))}")
 
 
+async def refuse_doubled_query(request: HTTPConnection) -> None:
+    """No parameter may come twice: which of the two counts would be anybody's guess. Raises MalformedInput."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(set(names)) < len(names) and request.scope["type"] == "http":
+        raise MalformedInput("a query parameter comes more than once")
+
+
 @dataclass(frozen=True)
 class Once:
-    """Performs a change under the request's Idempotency-Key, in the request's transaction."""
+    """Performs a change under the request's Idempotency-Key, in the request's transaction.
+
+    `actor` is the reference for the audit log; the key is the member's, through whichever session it comes.
+    """
 
     connection: Connection
     actor: str
@@ -121,15 +166,16 @@ class Once:
 
 def get_once(
     request: Request,
-    actor: Actor,
+    actor: CurrentActor,
     connection: Transaction,
     now: Now,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> Once:
-    """The request's once-only performer. Raises IdempotencyKeyMissing."""
-    key = idempotency.check_key(idempotency_key)
-    scope = f"{request.method} {request.scope['route'].path} {actor}"
-    return Once(connection, actor, scope, key, request.url.path, request.url.query, now)
+    """The request's once-only performer. Raises IdempotencyKeyMissing, also for two keys: neither is the one."""
+    keys = request.headers.getlist("Idempotency-Key")
+    key = idempotency.check_key(idempotency_key if len(keys) == 1 else None)
+    scope = f"{request.method} {request.scope['route'].path} {actor.member_id}"
+    return Once(connection, actor.reference, scope, key, request.url.path, request.url.query, now)
 
 
 OnceOnly = Annotated[Once, Depends(get_once)]

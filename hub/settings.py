@@ -9,11 +9,13 @@ import difflib
 import os
 import stat
 from collections.abc import Iterator
+from ipaddress import IPv6Network
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -22,8 +24,24 @@ from protocol.errors import ProtocolError
 from protocol.topics import check_community_id, domain_of
 
 PREFIX = "COMMONWATT_"
-OTHER_ROOMS = frozenset({"COMMONWATT_API_URL", "COMMONWATT_POSTGRES_BIN"})
+MEMBER_SECRET_BYTES = 32
+HOST_LENGTH_MAX = 253
+HOST_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789.-_:")
+"""Of host names as browsers send them, and of addresses: wallets show them to people, who must not mistake them."""
+PROXY_PREFIXES_MIN = {4: 8, 6: 24}
+"""By version of IP: 10.0.0.0/8 is the widest that can be all one's own, and a provider of proxies has an IPv6 /29."""
+OTHER_ROOMS = frozenset(
+    {"COMMONWATT_API_URL", "COMMONWATT_API_KEY_FILE", "COMMONWATT_SESSION_FILE", "COMMONWATT_POSTGRES_BIN"}
+)
 """Variables that the hub may inherit without being spoken to."""
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+_SEPARATED = (NoDecode, BeforeValidator(_split))
+"""A list is written with commas."""
 
 
 class Settings(BaseSettings):
@@ -41,9 +59,34 @@ class Settings(BaseSettings):
     mqtt_ca_file: Path
     mqtt_password_file: Path
 
-    admin_token_file: Path
     command_key_file: Path
     broker_secret_file: Path
+    member_secret_file: Path
+    """From it come the tokens in mails, API keys and the secrets of webhooks."""
+    token_key_file: Path
+    """Seed of the Ed25519 key that signs access tokens."""
+    retired_token_key_files: Annotated[list[Path], *_SEPARATED] = []
+    """Seeds of keys that signed before: their tokens are good until they end."""
+
+    public_url: str
+    """Where people reach this hub: what wallets sign for, what links in mails begin with, who issues tokens."""
+    cors_origins: Annotated[list[str], *_SEPARATED] = []
+    """Pages that may use this hub from a browser, such as https://app.example."""
+    trusted_proxies: Annotated[list[IPvAnyNetwork], *_SEPARATED] = []
+    """Networks of the proxies before the API, whose X-Forwarded-For is believed."""
+
+    smtp_host: str = ""
+    """Nothing: this hub sends no mail, and says so where mail would be needed."""
+    smtp_port: int = Field(default=587, ge=1, le=65_535)
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_username: str = ""
+    smtp_password_file: Path | None = None
+    smtp_ca_file: Path | None = None
+    """Who vouches for the mail server; nothing: the system's authorities."""
+    mail_from: str = ""
+
+    webhook_networks_allowed: Annotated[list[IPvAnyNetwork], *_SEPARATED] = []
+    """Private networks to which webhooks may go all the same, for a receiver beside the hub."""
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8800, ge=0, le=65_535)
@@ -105,6 +148,34 @@ class Settings(BaseSettings):
             raise ValueError("32 bytes in hexadecimal, or nothing")
         return value
 
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_an_origin(cls, value: str) -> str:
+        return _check_origin(value)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _cors_origins_are_origins(cls, value: list[str]) -> list[str]:
+        return [_check_origin(each) for each in value]
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_not_clients(cls, value: list[IPvAnyNetwork]) -> list[IPvAnyNetwork]:
+        for network in value:
+            if network.prefixlen < PROXY_PREFIXES_MIN[network.version]:
+                raise ValueError(f"{network}: so wide that clients are in it, and could say to be anybody")
+            if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped is not None:
+                raise ValueError(f"{network}: write it as a network of IPv4")
+        return value
+
+    @model_validator(mode="after")
+    def _mail_is_whole(self) -> Self:
+        if self.smtp_host and not self.mail_from:
+            raise ValueError(f"{PREFIX}MAIL_FROM: mail needs a sender")
+        if bool(self.smtp_username) != bool(self.smtp_password_file):
+            raise ValueError(f"{PREFIX}SMTP_USERNAME and {PREFIX}SMTP_PASSWORD_FILE: both or neither")
+        return self
+
     @model_validator(mode="after")
     def _chain_is_whole(self) -> Self:
         if bool(self.genesis_hash_hex) != bool(self.program_id_hex):
@@ -115,6 +186,28 @@ class Settings(BaseSettings):
     def domain(self) -> bytes:
         """The 8 bytes that every seal of this deployment carries."""
         return domain_of(self.community_id, bytes.fromhex(self.genesis_hash_hex), bytes.fromhex(self.program_id_hex))
+
+
+def _check_origin(value: str) -> str:
+    """An origin as browsers write it: scheme, host, port unless it is the scheme's own, nothing behind."""
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError as fault:
+        raise ValueError(f"{value}: not an origin such as https://hub.example") from fault
+    host = parts.hostname or ""
+    written = f"[{host}]" if ":" in host else host
+    own = port is None or port == {"http": 80, "https": 443}.get(parts.scheme)
+    if (
+        parts.scheme not in ("http", "https")
+        or not 0 < len(host) <= HOST_LENGTH_MAX
+        or not HOST_LETTERS.issuperset(host)
+        or value != f"{parts.scheme}://{written}{'' if own else f':{port}'}"
+    ):
+        raise ValueError(f"{value}: not an origin such as https://hub.example, in lower case and without a path")
+    if parts.scheme == "http" and host not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError(f"{value}: only on this machine may it be http")
+    return value
 
 
 def read_secret(path: Path) -> str:

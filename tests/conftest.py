@@ -5,6 +5,7 @@ restarts a server makes its own: `Postgres(directory)`, `Mosquitto(directory, mo
 community_id)`.
 """
 
+import email.policy
 import itertools
 import logging
 import queue
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import EmailMessage
 from pathlib import Path
 
 import paho.mqtt.client as mqtt
@@ -20,6 +22,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from hub.integrations import broker_accounts
+from infra.local.mail import MailSimulator
 from infra.local.mosquitto import Mosquitto
 from infra.local.mosquitto_package import Installation, find_or_fetch
 from infra.local.postgres import NOT_DURABLE, Postgres
@@ -76,7 +79,7 @@ def database_url(postgres: Postgres, migrated_template: str) -> Iterator[str]:
     """A database of this test alone, with the current schema and no rows."""
     name = f"test_{next(_database_numbers)}"
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {migrated_template} STRATEGY FILE_COPY")
     yield postgres.url(name)
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -164,3 +167,33 @@ def fresh_broker(tmp_path: Path, mosquitto_installation: Installation) -> Iterat
     """A broker of this test alone: for a hub, whose sessions would otherwise keep what an earlier test sent."""
     with running_broker(tmp_path / "mosquitto", mosquitto_installation) as running:
         yield running
+
+
+class Post:
+    """The mail server's messages, and its faults. Tests share one server, so each writes to addresses of its own."""
+
+    def __init__(self, server: MailSimulator) -> None:
+        self.server = server
+
+    def letters(self, address: str) -> list[EmailMessage]:
+        """What came for this address, in its order."""
+        letters = []
+        for file in sorted(self.server.messages.glob("*.eml")):
+            letter = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+            assert isinstance(letter, EmailMessage)
+            if letter["Delivered-To"] == address:
+                letters.append(letter)
+        return letters
+
+
+@pytest.fixture(scope="session")
+def mail_simulator(server_directory: Path) -> Iterator[MailSimulator]:
+    with MailSimulator(server_directory / "mail") as server:
+        yield server
+
+
+@pytest.fixture
+def mail_server(mail_simulator: MailSimulator) -> Post:
+    """A mail server without faults. It is a process of its own; `mail_server.server` says where, and makes faults."""
+    mail_simulator.fail()
+    return Post(mail_simulator)

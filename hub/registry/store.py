@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Identity,
+    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -53,6 +54,7 @@ meters = Table(
     Column("password_generation", Integer, nullable=False, server_default="1"),
     PrimaryKeyConstraint("meter_no", name="meters_pk"),
     UniqueConstraint("meter_id", name=METER_ID_TAKEN),
+    Index("meters_owner_idx", "owner"),
 )
 
 
@@ -112,12 +114,19 @@ def get_meter_for_update(connection: Connection, meter_id: str) -> Meter:
     return _meter(row)
 
 
-def list_meters(connection: Connection, after_meter_id: str, limit: int) -> Sequence[Meter]:
-    """Meters in the order of their ids, beginning behind `after_meter_id`."""
-    rows = connection.execute(
-        select(meters).where(meters.c.meter_id > after_meter_id).order_by(meters.c.meter_id).limit(limit)
-    )
-    return [_meter(row) for row in rows]
+def list_meters(
+    connection: Connection, owners: Collection[bytes] | None, after_meter_id: str, limit: int
+) -> Sequence[Meter]:
+    """Meters of these owners, or of all, in the order of their ids, beginning behind `after_meter_id`."""
+    query = select(meters).where(meters.c.meter_id > after_meter_id).order_by(meters.c.meter_id).limit(limit)
+    if owners is not None:
+        query = query.where(meters.c.owner.in_(owners))
+    return [_meter(row) for row in connection.execute(query)]
+
+
+def count_meters(connection: Connection, owners: Collection[bytes]) -> int:
+    """How many meters these owners have, retired ones included."""
+    return connection.execute(select(func.count()).where(meters.c.owner.in_(owners))).scalar_one()
 
 
 def set_state(connection: Connection, meter_no: int, before: str, after: str) -> bool:

@@ -10,21 +10,30 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
+import base58
 import httpx
 import pytest
 import structlog
 import uvicorn
 from sqlalchemy import Engine
 
-from hub.db import create_database_engine
+from hub.auth import api_keys_service, members_service, sessions_service
+from hub.auth.authentication import authenticate
+from hub.auth.bootstrap import bootstrap_admin
+from hub.auth.members_store import SOLANA
+from hub.auth.sessions_rules import Client as SessionClient
+from hub.db import create_database_engine, transaction
 from hub.dependencies import API_CONNECTIONS
 from hub.logs import configure_logs
-from hub.settings import Settings
+from hub.permissions import KEY_SCOPES, Role
+from hub.settings import MEMBER_SECRET_BYTES, Settings, read_secret_bytes
 from hub.signatures import SigningKey
-from hub.web import create_app, read_hub
+from hub.token_keys import read_token_keys
+from hub.web import create_app, read_hub, server_config
 from protocol.enrolment import KIND_SOLAR, MEASURES_GENERATION_AND_GRID, Enrolment, encode_enrolment
 from protocol.readings import Reading, encode_readings
 from protocol.seal import NO_PREDECESSOR, Seal, encode_seal, join_message, seal_hash, sha256
@@ -32,7 +41,7 @@ from protocol.settlement import Netting, first_closed_until
 from protocol.topics import domain_of
 
 COMMUNITY_ID = "test-community"
-ADMIN_TOKEN = "an-admin-token-of-the-tests"  # noqa: S105
+PUBLIC_URL = "http://127.0.0.1:8800"
 _numbers = itertools.count(1)
 
 
@@ -114,6 +123,16 @@ class TestMeter:
 
 
 @dataclass(frozen=True)
+class TestMember:
+    """A member and an API key of it."""
+
+    __test__ = False
+
+    member_id: UUID
+    api_key: str
+
+
+@dataclass(frozen=True)
 class Server:
     """A running API and what is behind it."""
 
@@ -121,7 +140,53 @@ class Server:
     anonymous: httpx.Client
     engine: Engine
     settings: Settings
-    """`client` sends the admin token, `anonymous` nothing."""
+    admin: str
+    """`client` is an admin with an API key, `anonymous` nobody; `admin` is how the audit log names the former."""
+
+    @property
+    def url(self) -> str:
+        return str(self.anonymous.base_url)
+
+    def member(
+        self, *roles: Role, member_type: Role = Role.CONSUMER, wallet: bytes | None = None, name: str = "Ada"
+    ) -> TestMember:
+        """A new member with these roles, and an API key of all scopes."""
+        now = datetime.now(UTC)
+        secret = read_secret_bytes(self.settings.member_secret_file, MEMBER_SECRET_BYTES)
+        with transaction(self.engine) as connection:
+            member_id = members_service.create_member(connection, member_type, name, "", now)
+            for role in roles:
+                members_service.give_role(connection, member_id, role, "a test", "test", now)
+            if wallet is not None:
+                value = base58.b58encode(wallet).decode()
+                members_service.add_identity(connection, member_id, SOLANA, value, wallet, "test", now)
+            key = api_keys_service.create_api_key(
+                connection, secret, member_id, "a test", KEY_SCOPES, timedelta(days=1), "test", now
+            )
+        return TestMember(member_id, api_keys_service.api_key_text(secret, key.key_id))
+
+    @contextlib.contextmanager
+    def acting(self, member: TestMember) -> Iterator[httpx.Client]:
+        """A client in a member's name."""
+        headers = {"Authorization": f"Bearer {member.api_key}"}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=60) as client:
+            yield client
+
+    def access_token(self, member_id: UUID) -> str:
+        """Of a new session of this member."""
+        client = SessionClient.of("127.0.0.1", "tests")
+        with transaction(self.engine) as connection:
+            tokens = sessions_service.open_session(
+                connection, member_id, "test", client, read_token_keys(self.settings), datetime.now(UTC)
+            )
+        return tokens.access_token
+
+    @contextlib.contextmanager
+    def signed_in(self, member_id: UUID) -> Iterator[httpx.Client]:
+        """A client with a session of this member."""
+        headers = {"Authorization": f"Bearer {self.access_token(member_id)}"}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=60) as client:
+            yield client
 
     def post(self, path: str, body: object, key: str | None = None) -> httpx.Response:
         """A POST under its own Idempotency-Key unless one is given."""
@@ -138,14 +203,20 @@ class Server:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
+    return settings_in(tmp_path, database_url)
+
+
+def settings_in(directory: Path, database_url: str) -> Settings:
+    """Settings with their secret files."""
     secrets = {
-        "admin-token": ADMIN_TOKEN,
         "command-key": "11" * 32,
         "broker-secret": "22" * 32,
+        "member-secret": "33" * 32,
+        "token-key": "44" * 32,
         "mqtt-password": "unused",
     }
     for name, secret in secrets.items():
-        file = tmp_path / name
+        file = directory / name
         file.write_text(secret)
         file.chmod(0o600)
     return Settings(
@@ -153,11 +224,13 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
         community_id=COMMUNITY_ID,
         mqtt_host="127.0.0.1",
         mqtt_port=8883,
-        mqtt_ca_file=tmp_path / "ca.pem",
-        mqtt_password_file=tmp_path / "mqtt-password",
-        admin_token_file=tmp_path / "admin-token",
-        command_key_file=tmp_path / "command-key",
-        broker_secret_file=tmp_path / "broker-secret",
+        mqtt_ca_file=directory / "ca.pem",
+        mqtt_password_file=directory / "mqtt-password",
+        command_key_file=directory / "command-key",
+        broker_secret_file=directory / "broker-secret",
+        member_secret_file=directory / "member-secret",
+        token_key_file=directory / "token-key",
+        public_url=PUBLIC_URL,
     )
 
 
@@ -170,9 +243,12 @@ def engine(database_url: str) -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def running(settings: Settings, engine: Engine) -> Iterator[Server]:
-    config = uvicorn.Config(
-        create_app(read_hub(settings, engine)), host="127.0.0.1", port=0, log_config=None, access_log=False
-    )
+    secret = read_secret_bytes(settings.member_secret_file, MEMBER_SECRET_BYTES)
+    with transaction(engine) as connection:
+        key = bootstrap_admin(connection, secret, "Admin", True, datetime.now(UTC))
+        admin = authenticate(connection, read_token_keys(settings), f"Bearer {key}", datetime.now(UTC)).reference
+    config = server_config(create_app(read_hub(settings, engine)))
+    config.port = 0
     server = uvicorn.Server(config)
     listener = config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -180,10 +256,10 @@ def running(settings: Settings, engine: Engine) -> Iterator[Server]:
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
         with (
-            httpx.Client(base_url=url, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=60) as client,
+            httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client,
             httpx.Client(base_url=url, timeout=60) as anonymous,
         ):
-            yield Server(client, anonymous, engine, settings)
+            yield Server(client, anonymous, engine, settings, admin)
     finally:
         server.should_exit = True
         thread.join()

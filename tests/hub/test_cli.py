@@ -20,9 +20,8 @@ TIMEOUT_S = 60
 @pytest.fixture
 def environment(settings):
     values = {
-        f"COMMONWATT_{name.upper()}": str(value)
-        for name, value in settings.model_dump().items()
-        if name not in ("genesis_hash_hex", "program_id_hex")
+        f"COMMONWATT_{name.upper()}": ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in settings.model_dump(exclude_unset=True).items()
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COMMONWATT_")}
     return inherited | values | {"COMMONWATT_API_PORT": "0", "PYTHONPATH": str(ROOT)}
@@ -91,7 +90,7 @@ def test_migrating_twice_is_harmless(environment):
     [
         ("COMMONWATT_API_PORT", "many"),
         ("COMMONWATT_COMMUNITY_ID", "Not Allowed"),
-        ("COMMONWATT_ADMIN_TOKEN_FILE", "/nowhere"),
+        ("COMMONWATT_MEMBER_SECRET_FILE", "/nowhere"),
         ("COMMONWATT_COMMAND_KEY_FILE", "/etc/hostname"),
         ("COMMONWATT_DATABASE_URL", "nonsense"),
         ("COMMONWATT_DATABASE_URL", "mysql://user@host/database"),

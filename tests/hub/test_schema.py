@@ -11,10 +11,19 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
 import hub.audit
+import hub.auth.api_keys_store
+import hub.auth.sessions_store
+import hub.auth.wallets_store
 import hub.db
+import hub.fleet.silences_store
 import hub.fleet.store
 import hub.idempotency
+import hub.live.store
+import hub.notifications.deliveries_store
+import hub.notifications.endpoints_store
+import hub.notifications.store
 import hub.outbox.store
+import hub.readings.notices_store
 import hub.readings.store
 import hub.registry.commands_store
 import hub.registry.keys_store

@@ -1,6 +1,7 @@
 """The environment of a hub process: complete and right, or every fault by name."""
 
 import stat
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ RIGHT = {
     "COMMONWATT_MQTT_PORT": "8883",
     "COMMONWATT_MQTT_CA_FILE": "/etc/ca.crt",
     "COMMONWATT_MQTT_PASSWORD_FILE": "/etc/password",
-    "COMMONWATT_ADMIN_TOKEN_FILE": "/etc/token",
     "COMMONWATT_COMMAND_KEY_FILE": "/etc/key",
     "COMMONWATT_BROKER_SECRET_FILE": "/etc/secret",
+    "COMMONWATT_MEMBER_SECRET_FILE": "/etc/member-secret",
+    "COMMONWATT_TOKEN_KEY_FILE": "/etc/token-key",
+    "COMMONWATT_PUBLIC_URL": "https://hub.example",
 }
 
 
@@ -56,11 +59,59 @@ def test_what_is_missing_is_named(environment: pytest.MonkeyPatch, name: str) ->
         ("BACKLOG_AGE_MAX_S", "1"),
         ("LOG_LEVEL", "chatty"),
         ("GENESIS_HASH_HEX", "abcd"),
+        ("PUBLIC_URL", "hub.example"),
+        ("PUBLIC_URL", "https://hub.example/"),
+        ("PUBLIC_URL", "https://hub.example:443"),
+        ("PUBLIC_URL", "https://Hub.example"),
+        ("PUBLIC_URL", "https://me@hub.example"),
+        ("PUBLIC_URL", "http://hub.example"),
+        ("PUBLIC_URL", "https://hub.example:many"),
+        ("PUBLIC_URL", "https://b\u00fccher.example"),
+        ("PUBLIC_URL", f"https://{'a.' * 127}b"),
+        ("CORS_ORIGINS", "*"),
+        ("CORS_ORIGINS", "https://app.example, app.example"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TRUSTED_PROXIES", "::ffff:10.0.0.0/104"),
+        ("SMTP_SECURITY", "hope"),
+        ("WEBHOOK_NETWORKS_ALLOWED", "everything"),
     ],
 )
 def test_what_is_wrong_is_named(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
     environment.setenv(PREFIX + name, value)
     with pytest.raises(SettingsInvalid, match=PREFIX + name):
+        Settings.read()
+
+
+def test_a_list_is_written_with_commas(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("COMMONWATT_CORS_ORIGINS", "https://app.example, http://localhost:5173,")
+    environment.setenv("COMMONWATT_TRUSTED_PROXIES", "10.0.0.0/8,::1/128")
+    read = Settings.read()
+    assert read.cors_origins == ["https://app.example", "http://localhost:5173"]
+    assert read.trusted_proxies == [IPv4Network("10.0.0.0/8"), IPv6Network("::1/128")]
+    assert read.webhook_networks_allowed == []
+
+
+@pytest.mark.parametrize("everybody", ["0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/7", "::/0", "2000::/3", "2a00::/12"])
+def test_clients_at_large_are_no_proxies(environment: pytest.MonkeyPatch, everybody: str) -> None:
+    """Whoever is believed may say that it is anybody, and so escape every limit by address."""
+    environment.setenv("COMMONWATT_TRUSTED_PROXIES", f"127.0.0.1/32,{everybody}")
+    with pytest.raises(SettingsInvalid, match=f"COMMONWATT_TRUSTED_PROXIES: .*{everybody}.*clients"):
+        Settings.read()
+
+
+@pytest.mark.parametrize("proxies", ["10.0.0.0/8", "104.16.0.0/13", "2a06:98c0::/29", "fd12:3456:789a::/48"])
+def test_the_networks_that_proxies_have_may_be_trusted(environment: pytest.MonkeyPatch, proxies: str) -> None:
+    environment.setenv("COMMONWATT_TRUSTED_PROXIES", proxies)
+    assert list(map(str, Settings.read().trusted_proxies)) == [proxies]
+
+
+@pytest.mark.parametrize(
+    "half", [{"SMTP_HOST": "mail.example"}, {"SMTP_USERNAME": "hub"}, {"SMTP_PASSWORD_FILE": "/etc/password"}]
+)
+def test_half_a_mail_server_is_none(environment: pytest.MonkeyPatch, half: dict[str, str]) -> None:
+    for name, value in half.items():
+        environment.setenv(PREFIX + name, value)
+    with pytest.raises(SettingsInvalid, match=r"mail needs a sender|both or neither"):
         Settings.read()
 
 

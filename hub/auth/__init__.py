@@ -1,0 +1,1 @@
+"""Who somebody is, how it is proven, and what that member may."""
