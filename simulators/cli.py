@@ -12,8 +12,10 @@ import typer
 from protocol.errors import ProtocolError
 from simulators import fleet, misbehaviour
 from simulators.fleet_connection import Account, FleetError, Report, Target
+from simulators.mail import server as mail_server
 from simulators.meters import configuration, server
 from simulators.sealing import FleetPlan, SealedMessage
+from simulators.webhooks import server as webhook_server
 
 app = typer.Typer(help="Simulate the outside world over its real protocols.", no_args_is_help=True)
 fleet_app = typer.Typer(help="Seal and publish for thousands of meters.", no_args_is_help=True)
@@ -34,6 +36,50 @@ def meters(config: ConfigFile) -> None:
     except configuration.ConfigurationError as error:
         _refuse(f"{config}: {error}")
     asyncio.run(server.serve(homes))
+
+
+@app.command()
+def mail(
+    *,
+    directory: Annotated[Path, typer.Option(help="Messages are put here, one .eml file each; faults.json is read.")],
+    port: Annotated[int, typer.Option(help="On the loopback address; 0: the system chooses.")] = 0,
+    security: Annotated[mail_server.Security, typer.Option(help="How the connection is encrypted.")] = "starttls",
+    certificate_file: Annotated[Path | None, typer.Option(help="The server's certificate, PEM.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    username: Annotated[str, typer.Option(help="The one account; without it, anybody may hand in mail.")] = "",
+    password_file: Annotated[Path | None, typer.Option(help="Its password.")] = None,
+    size_max_bytes: Annotated[int, typer.Option(help="Of a message.")] = mail_server.SIZE_MAX_BYTES,
+) -> None:
+    """Take mail by SMTP until SIGTERM; prints one JSON line with the port."""
+    if security != "none" and (certificate_file is None or key_file is None):
+        _refuse(f"--security {security}: give --certificate-file and --key-file")
+    if bool(username) != bool(password_file):
+        _refuse("--username and --password-file: both or neither")
+    configuration = mail_server.Configuration(
+        directory,
+        port,
+        security,
+        certificate_file,
+        key_file,
+        username,
+        password_file.read_text(encoding="utf-8").strip() if password_file else "",
+        size_max_bytes,
+    )
+    asyncio.run(mail_server.serve(configuration))
+
+
+@app.command()
+def webhooks(
+    *,
+    directory: Annotated[Path, typer.Option(help="What comes is put into received.jsonl; faults.json is read.")],
+    port: Annotated[int, typer.Option(help="On the loopback address; 0: the system chooses.")] = 0,
+    certificate_file: Annotated[Path | None, typer.Option(help="Its certificate, PEM; without it, no TLS.")] = None,
+    key_file: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+) -> None:
+    """Receive webhooks until SIGTERM; prints one JSON line with the port."""
+    if (certificate_file is None) != (key_file is None):
+        _refuse("--certificate-file and --key-file: both or neither")
+    webhook_server.serve(webhook_server.Configuration(directory, port, certificate_file, key_file))
 
 
 @fleet_app.command()
