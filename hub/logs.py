@@ -61,6 +61,11 @@ def bound(**ids: str) -> AbstractContextManager[None]:
     return cast(AbstractContextManager[None], structlog.contextvars.bound_contextvars(**ids))
 
 
+def bound_request_id() -> str:
+    """The id of the request that is being served here; a fresh one outside any."""
+    return cast(str, structlog.contextvars.get_contextvars().get("request_id") or new_id())
+
+
 def new_id() -> str:
     """A fresh correlation id."""
     return uuid.uuid4().hex

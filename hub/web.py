@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import signal
 import socket
-import time
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any, Literal
 
 import uvicorn
 from alembic.runtime.migration import MigrationContext
@@ -16,33 +17,48 @@ from alembic.script import ScriptDirectory
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import Engine
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Match
 
 from hub import logs, metrics
+from hub.api_types import AnswerBody
+from hub.audit import api as audit_api
+from hub.auth import api_keys_api, email_api, sessions_api, wallets_api
+from hub.authorisation import Authorisation, confirm, gates_of
 from hub.db import create_database_engine, is_database_away
-from hub.dependencies import API_CONNECTIONS, Hub, TheHub, authenticate
-from hub.errors import BodyTooLarge, HubError
+from hub.dependencies import API_CONNECTIONS, Hub, TheHub, refuse_doubled_query
+from hub.description import describe, operation_id
+from hub.errors import HubError
 from hub.fleet import agent_api
 from hub.fleet import api as fleet_api
+from hub.limits.connections import HEAD_BYTES_MAX, BoundedConnection, allow_open_files
+from hub.live import api as live_api
+from hub.live.wire import UVICORN_OPTIONS
+from hub.notifications import api as notifications_api
+from hub.notifications import webhooks_api
 from hub.problems import PROBLEM_RESPONSES, problem_of
 from hub.readings import api as readings_api
 from hub.readings import decisions_api, evidence_api, keys_api, posted_api
 from hub.registry import api as registry_api
+from hub.registry import members_api
 from hub.registry.service import BROKER_SECRET_BYTES
-from hub.settings import Settings, read_secret, read_secret_bytes
+from hub.settings import MEMBER_SECRET_BYTES, Settings, read_secret_bytes
 from hub.signatures import SEED_BYTES, SigningKey
-from protocol.limits import MESSAGE_BYTES_MAX
+from hub.surroundings import surround
+from hub.token_keys import read_token_keys
 
-BODY_BYTES_MAX = 64 * 1024
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-"""What may label a metric: a client may invent any other."""
 SHUTDOWN_TIMEOUT_S = 10
 WAITING_CONNECTIONS_MAX = 512
+
+FIGURES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Figures in the text format of Prometheus.",
+        "content": {CONTENT_TYPE_LATEST.partition(";")[0]: {"schema": {"type": "string"}}},
+    }
+}
 
 log = logs.get_logger()
 
@@ -52,19 +68,36 @@ def read_hub(settings: Settings, engine: Engine) -> Hub:
     return Hub(
         settings,
         engine,
-        read_secret(settings.admin_token_file).encode(),
         SigningKey(read_secret_bytes(settings.command_key_file, SEED_BYTES)),
         read_secret_bytes(settings.broker_secret_file, BROKER_SECRET_BYTES),
+        read_secret_bytes(settings.member_secret_file, MEMBER_SECRET_BYTES),
+        read_token_keys(settings),
     )
 
 
 def create_app(hub: Hub) -> FastAPI:
     """The application over one engine; the caller owns the engine."""
-    app = FastAPI(title="Commonwatt hub", docs_url=None, redoc_url=None, openapi_url=None, responses=PROBLEM_RESPONSES)
+    app = FastAPI(
+        title="Commonwatt hub",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        responses=PROBLEM_RESPONSES,
+        dependencies=[Depends(confirm), Depends(refuse_doubled_query)],
+        generate_unique_id_function=operation_id,
+        lifespan=live_api.keep_live,
+    )
     app.state.hub = hub
-    app.add_middleware(Surroundings)
     for kind in (HubError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_error)
+    app.include_router(sessions_api.router)
+    app.include_router(api_keys_api.router)
+    app.include_router(wallets_api.router)
+    app.include_router(email_api.router)
+    app.include_router(members_api.router)
+    app.include_router(notifications_api.router)
+    app.include_router(webhooks_api.router)
     app.include_router(registry_api.router)
     app.include_router(readings_api.router)
     app.include_router(evidence_api.router)
@@ -73,10 +106,14 @@ def create_app(hub: Hub) -> FastAPI:
     app.include_router(keys_api.router)
     app.include_router(agent_api.router)
     app.include_router(fleet_api.router)
-    app.add_api_route("/health", get_health)
-    app.add_api_route("/ready", get_ready)
-    app.add_api_route("/metrics", get_metrics)
-    app.add_api_route("/openapi.json", get_openapi, dependencies=[Depends(authenticate)])
+    app.include_router(audit_api.router)
+    app.include_router(live_api.router)
+    app.add_api_route("/health", get_health, response_model=HealthAnswer)
+    app.add_api_route("/ready", get_ready, response_model=ReadyAnswer, responses={503: {"model": ReadyAnswer}})
+    app.add_api_route("/metrics", get_metrics, response_class=Response, responses=FIGURES)
+    app.add_api_route("/openapi.json", get_openapi, response_model=dict[str, Any])
+    app.add_middleware(Authorisation, gates=gates_of(app))
+    surround(app, settings=hub.settings, buckets=hub.buckets)  # around whatever was added before
     return app
 
 
@@ -85,18 +122,10 @@ def serve(settings: Settings) -> None:
 
     Raises SettingsInvalid, or OSError if nothing can listen on that address.
     """
+    allow_open_files()
     engine = create_database_engine(settings.database_url, "commonwatt-api", API_CONNECTIONS)
     try:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(read_hub(settings, engine)),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
-            )
-        )
+        server = uvicorn.Server(server_config(create_app(read_hub(settings, engine))))
         # uvicorn stops at these signals and then raises them once more, for whoever handled them before it: us
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
@@ -109,6 +138,34 @@ def serve(settings: Settings) -> None:
     finally:
         engine.dispose()
     log.info("api_stopped")
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How the application is served, in tests too."""
+    return uvicorn.Config(
+        app,
+        http=BoundedConnection,
+        h11_max_incomplete_event_size=HEAD_BYTES_MAX,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # `hub/surroundings.py` knows whom to believe
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+        **UVICORN_OPTIONS,
+    )
+
+
+class HealthAnswer(AnswerBody):
+    """The process lives."""
+
+    status: Literal["alive"]
+
+
+class ReadyAnswer(AnswerBody):
+    """Whether requests would be served, and why not."""
+
+    ready: bool
+    reasons: list[Literal["database_away", "schema_not_current"]]
 
 
 async def get_health() -> JSONResponse:
@@ -129,7 +186,7 @@ async def get_metrics() -> Response:
 
 async def get_openapi(request: Request) -> JSONResponse:
     """The description of this interface (OpenAPI)."""
-    return JSONResponse(request.app.openapi())
+    return JSONResponse(describe(request.app))
 
 
 def reasons_not_ready(engine: Engine) -> list[str]:
@@ -145,74 +202,15 @@ def reasons_not_ready(engine: Engine) -> list[str]:
     return [] if current == newest else ["schema_not_current"]
 
 
-class Surroundings:
-    """Around every request: its id, the body limit, a last net for errors, a figure and a line in the log."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        request_id = logs.request_id_or_new(Headers(scope=scope).get("x-request-id"))
-        scope.setdefault("state", {})["request_id"] = request_id
-        begun_s = time.perf_counter()
-        status = 0
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-ID"] = request_id
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
-            await send(message)
-
-        with logs.bound(request_id=request_id):
-            try:
-                await self.app(scope, _bounded(scope, receive), send_with_headers)
-            except ClientDisconnect:
-                log.info("client_left")
-            except Exception as fault:
-                answer = problem_of(fault, request_id)  # also writes the log
-                if status:
-                    raise  # the answer has begun: breaking the connection is all that is left to say
-                await answer(scope, receive, send_with_headers)
-            finally:
-                self._note(scope, status, time.perf_counter() - begun_s)
-
-    def _note(self, scope: Scope, status: int, duration_s: float) -> None:
-        route = getattr(scope.get("route"), "path", "unknown")
-        method = scope["method"] if scope["method"] in METHODS else "other"
-        metrics.API_REQUEST_DURATION.labels(method, route, str(status)).observe(duration_s)
-        log.info(
-            "request",
-            method=scope["method"],
-            route=route,
-            path=scope["path"],
-            status=status,
-            duration_s=round(duration_s, 6),
-        )
-
-
-def _bounded(scope: Scope, receive: Receive) -> Receive:
-    """The request's body, of which nobody can take more than its route allows."""
-    bytes_max = MESSAGE_BYTES_MAX if scope["path"] == posted_api.PATH else BODY_BYTES_MAX
-    taken = 0
-
-    async def receive_bounded() -> Message:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > bytes_max:
-            raise HTTPException(BodyTooLarge.status)
-        return message
-
-    return receive_bounded
-
-
 async def _answer_error(request: Request, error: Exception) -> Response:
-    return problem_of(error, request.state.request_id)
+    answer = problem_of(error, request.state.request_id)
+    if answer.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        answer.headers["Allow"] = ", ".join(sorted(_methods_of(request)))  # the router names those of one route only
+    return answer
+
+
+def _methods_of(request: Request) -> set[str]:
+    """The methods that the request's path could be asked with."""
+    contexts = iter_route_contexts(request.app.routes)
+    matching = (route for route in contexts if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in matching for method in route.methods or ()}
