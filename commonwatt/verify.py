@@ -1,9 +1,10 @@
-"""`commonwatt verify`: check an export of one meter's evidence offline, trusting nobody.
+"""`commonwatt verify`: check an export of one meter's evidence, or of the audit log, offline and trusting nobody.
 
 Needs the export, the public format (`protocol/`) and PyNaCl; of the hub neither code nor database nor word. What it
 proves is that the holder of one key signed this energy, seal after seal, with nothing left out or changed. Whose key
 that is the enrolment says of itself: compare it with what you know (`--key`). Where another key took over, the file
-carries the rotation, and the energy goes on from the seal that the rotation names.
+carries the rotation, and the energy goes on from the seal that the rotation names. The audit log is checked by
+`verify_audit.py`, which says what that proves.
 
 Exit status: 0 everything verifies and nothing is missing, 1 something is false or missing, 2 the file is not readable.
 """
@@ -13,12 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from commonwatt import verify_audit as audit
 from commonwatt.verify_keys import (
     BY_ITSELF,
     KEY_LINE,
@@ -82,7 +85,10 @@ class Link:
 
 def verify(file: BinaryIO, expected_key: bytes | None = None) -> Report:
     """Read an export to its end and say what holds. Raises UnreadableError if it is no export at all."""
-    lines = _lines(file)
+    return _verify(_lines(file), expected_key)
+
+
+def _verify(lines: Iterator[bytes | None], expected_key: bytes | None) -> Report:
     header = _fields(next(lines, None), _HEADER)
     if header is None or header["format"] not in (FORMAT, FORMAT_OF_SEVERAL_KEYS):
         raise UnreadableError(f"its first line is not the header of {FORMAT}")
@@ -418,21 +424,43 @@ def _key(text: str) -> bytes:
 
 def app(args: Sequence[str] | None = None, prog_name: str = "commonwatt verify") -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog=prog_name, description="Check an export of a meter's evidence, offline.")
+    parser = argparse.ArgumentParser(
+        prog=prog_name, description="Check an export of a meter's evidence or of the audit log, offline."
+    )
     parser.epilog = "Status 0: everything verifies. 1: something is false or missing. 2: the file is not readable."
     parser.add_argument("export", metavar="EXPORT", help="the file; - for standard input")
     parser.add_argument("--key", type=_key, metavar="HEX", help="the meter's public key, as you know it")
+    parser.add_argument(
+        "--head", type=audit.read_head, metavar="POSITION:HASH", help="a head of the audit log that you have kept"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     options = parser.parse_args(args)
     try:
         with sys.stdin.buffer if options.export == "-" else Path(options.export).open("rb") as file:
-            report = verify(file, options.key)
-    except (UnreadableError, OSError) as fault:
+            report = _verify_either(file, options.key, options.head)
+    except (UnreadableError, audit.NotAnAuditLogError, OSError) as fault:
         print(f"{prog_name}: {options.export}: {fault}", file=sys.stderr)
         sys.exit(2)
-    for line in [json.dumps(as_json(report))] if options.json else as_text(report):
+    for line in _told(report, options.json):
         print(line)
     sys.exit(0 if report.verified else 1)
+
+
+def _verify_either(file: BinaryIO, key: bytes | None, head: audit.Head | None) -> Report | audit.AuditReport:
+    lines = _lines(file)
+    first = next(lines, None)
+    header = _fields(first, audit.HEADER)
+    if header is not None and header["format"] == audit.FORMAT:
+        return audit.verify_audit(header, lines, head)
+    if head is not None:
+        raise UnreadableError("a head is kept of an audit log, and this is none")
+    return _verify(chain([first], lines), key)
+
+
+def _told(report: Report | audit.AuditReport, for_machines: bool) -> Iterable[str]:
+    if isinstance(report, Report):
+        return [json.dumps(as_json(report))] if for_machines else as_text(report)
+    return [json.dumps(audit.audit_as_json(report))] if for_machines else audit.audit_as_text(report)
 
 
 if __name__ == "__main__":
