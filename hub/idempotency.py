@@ -30,7 +30,8 @@ from sqlalchemy import (
 from hub.db import metadata
 from hub.errors import IdempotencyKeyInFlight, IdempotencyKeyMissing, IdempotencyKeyReused
 
-KEY_PATTERN = re.compile(r"[\x21-\x7e]{1,255}")
+KEY_LENGTH_MAX = 255
+KEY_PATTERN = re.compile(rf"[\x21-\x7e]{{1,{KEY_LENGTH_MAX}}}")
 KEPT_FOR = timedelta(days=30)
 """A repeat after this long is a new request."""
 

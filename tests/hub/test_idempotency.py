@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from hub.db import transaction
 from hub.idempotency import _lock_or_refuse
+from hub.permissions import Role
 
 
 def _post(server, path, body, key):
@@ -28,15 +29,24 @@ def test_a_change_without_a_key_is_refused(server, new_meter):
     assert _count(server, "meters") == 0
 
 
+def test_two_keys_are_none(server, new_meter):
+    """Whichever of them counted, the repeat through a proxy that keeps the other would be done again."""
+    keys = [("Idempotency-Key", "one"), ("Idempotency-Key", "two")]
+    answer = server.client.post("/meters", json=new_meter().registration(), headers=keys)
+    assert (answer.status_code, answer.json()["code"]) == (400, "idempotency_key_missing")
+    assert _count(server, "meters") == 0
+
+
 def test_a_repeat_gets_the_same_answer_and_changes_nothing(server, new_meter):
     body = new_meter().registration()
+    acts = _count(server, "audit_log")
     first = _post(server, "/meters", body, "k" * 255)
     again = _post(server, "/meters", dict(reversed(body.items())), "k" * 255)
     assert (first.status_code, again.status_code) == (201, 201)
     assert first.json() == again.json()
     assert "Idempotency-Replayed" not in first.headers
     assert again.headers["Idempotency-Replayed"] == "true"
-    assert (_count(server, "meters"), _count(server, "audit_log"), _count(server, "outbox_jobs")) == (1, 1, 1)
+    assert (_count(server, "meters"), _count(server, "audit_log"), _count(server, "outbox_jobs")) == (1, acts + 1, 1)
 
 
 def test_the_stored_answer_does_not_hold_the_password(server, new_meter):
@@ -71,7 +81,7 @@ def test_a_refusal_is_not_remembered(server, new_meter):
 def test_a_repeat_of_a_request_in_flight_is_told_so(server, new_meter):
     body = new_meter().registration()
     with transaction(server.engine) as connection:
-        _lock_or_refuse(connection, "POST /meters admin", "busy")
+        _lock_or_refuse(connection, f"POST /meters {server.admin.split()[0].removeprefix('member:')}", "busy")
         answer = _post(server, "/meters", body, "busy")
         assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_key_in_flight")
     assert _post(server, "/meters", body, "busy").status_code == 201
@@ -94,3 +104,24 @@ def test_many_repeats_at_once_change_once(server, new_meter):
     assert {answer.json()["counter"] for answer in answers if answer.status_code == 202} == {1}
     assert _count(server, "outbox_jobs") == 2
     assert _post(server, "/meters/roof/commands", {"kind": "restart"}, "storm").json()["counter"] == 1
+
+
+def test_a_member_repeats_a_request_through_another_key_or_session(server):
+    """A machine whose API key was exchanged between the two tries must not do it twice."""
+    member = server.member(Role.OPERATOR)
+    with server.acting(member) as client, server.signed_in(member.member_id) as session:
+        body = {"group": "meters", "channel": "webhook", "enabled": False}
+        headers = {"Idempotency-Key": "one"}
+        first = client.post("/me/notification-preferences", json=body, headers=headers)
+        again = session.post("/me/notification-preferences", json=body, headers=headers)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.headers["Idempotency-Replayed"] == "true"
+
+
+def test_two_members_may_choose_the_same_key(server):
+    body = {"group": "meters", "channel": "webhook", "enabled": False}
+    for _ in range(2):
+        with server.acting(server.member()) as client:
+            answer = client.post("/me/notification-preferences", json=body, headers={"Idempotency-Key": "one"})
+        assert answer.status_code == 200
+        assert "Idempotency-Replayed" not in answer.headers
