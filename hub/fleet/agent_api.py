@@ -16,10 +16,11 @@ from fastapi import APIRouter, Depends, Header, Query
 from pydantic import Field
 from sqlalchemy import Connection
 
-from hub.api_types import MeterName, Parameters
+from hub.api_types import MeterName, Parameters, refusals
 from hub.dependencies import Hub, Now, TheHub, Transaction
-from hub.errors import MeterNotFound, Unauthorized
+from hub.errors import BASIC, MeterNotFound, Unauthorized
 from hub.fleet import service as fleet
+from hub.fleet.answers import ReportAnswer
 from hub.readings import service
 from hub.readings.posted_api import read_body
 from hub.registry import service as registry
@@ -31,7 +32,7 @@ from protocol.limits import SEQUENCE_MAX
 PATH = "/agent/report"
 AUTHORIZATION_LENGTH_MAX = 400
 
-router = APIRouter()
+router = APIRouter(tags=["agents"])
 
 BODY = {
     "requestBody": {
@@ -50,14 +51,14 @@ class ReportedBy(Parameters):
     last_command: int = Field(default=0, ge=0, le=SEQUENCE_MAX)
 
 
-@router.post(PATH, openapi_extra=BODY)
+@router.post(PATH, response_model=ReportAnswer, openapi_extra=BODY, responses=refusals(Unauthorized))
 def post_report(
     query: Annotated[ReportedBy, Query()],
     status: Annotated[bytes, Depends(read_body)],
     hub: TheHub,
     connection: Transaction,
     now: Now,
-    authorization: Annotated[str, Header()] = "",
+    authorization: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> dict[str, Any]:
     """Note a status; answer with the receipt as it stands, and the unexpired commands after `last_command`."""
     meter = authenticate_meter(connection, hub, query.meter_id, authorization)
@@ -76,11 +77,11 @@ def authenticate_meter(connection: Connection, hub: Hub, meter_id: str, authoriz
     try:
         meter = registry.get_meter(connection, meter_id)
     except MeterNotFound:
-        raise Unauthorized from None
+        raise Unauthorized(challenge=BASIC) from None
     password = registry.broker_password(hub.broker_secret, meter_id, meter.password_generation)
     known = f"{meter_id}:{password}".encode()
     if meter.state == RETIRED or not hmac.compare_digest(_basic(authorization), known):
-        raise Unauthorized
+        raise Unauthorized(challenge=BASIC)
     return meter
 
 

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from hub.api_types import (
@@ -20,8 +21,9 @@ from hub.api_types import (
     iso,
     iso_of,
 )
-from hub.dependencies import Now, Transaction, authenticate, refuse_query
+from hub.dependencies import Now, Transaction, refuse_query
 from hub.fleet import queries, rules
+from hub.fleet.answers import AlarmsAnswer, FleetAnswer, FleetSummaryAnswer, MeterStatusAnswer
 from hub.registry import service as registry
 from protocol.enrolment import KIND_NAMES
 from protocol.limits import METER_ID_BYTES_MAX
@@ -29,7 +31,7 @@ from protocol.limits import METER_ID_BYTES_MAX
 NEWEST = 2**53 - 1
 """Before every alarm."""
 
-router = APIRouter(dependencies=[Depends(authenticate)])
+router = APIRouter(tags=["fleet"])
 
 
 class FleetQuery(Parameters):
@@ -44,51 +46,57 @@ class FleetQuery(Parameters):
     limit: int = Field(default=ITEMS_PER_PAGE_DEFAULT, ge=1, le=ITEMS_PER_PAGE_MAX)
 
 
-@router.get("/fleet")
-def list_fleet(query: Annotated[FleetQuery, Query()], connection: Transaction, now: Now) -> dict[str, Any]:
+@router.get("/fleet", response_model=FleetAnswer)
+def list_fleet(query: Annotated[FleetQuery, Query()], connection: Transaction, now: Now) -> Response:
     """Meters and how they are; `next_cursor` is null on the last page. `held_messages` of one ends at 10,000."""
     filters = queries.Filters(query.presence, query.state, query.problem, query.firmware, query.behind)
     meters = queries.list_fleet(connection, filters, query.cursor, query.limit + 1, now)
     page = meters[: query.limit]
-    return {
-        "at": iso(now),
-        "meters": [_line_json(line) for line in page],
-        "next_cursor": page[-1].meter_id if len(meters) > query.limit else None,
-    }
+    return JSONResponse(
+        {
+            "at": iso(now),
+            "meters": [_line_json(line) for line in page],
+            "next_cursor": page[-1].meter_id if len(meters) > query.limit else None,
+        }
+    )
 
 
-@router.get("/fleet/summary", dependencies=[Depends(refuse_query)])
+@router.get("/fleet/summary", response_model=FleetSummaryAnswer, dependencies=[Depends(refuse_query)])
 def sum_up_fleet(connection: Transaction, now: Now) -> dict[str, Any]:
     """The whole fleet in figures."""
     totals = queries.sum_up_fleet(connection, now)
     return {"at": iso(now), **asdict(totals)}
 
 
-@router.get("/meters/{meter_id}/status", dependencies=[Depends(refuse_query)])
-def get_status(meter_id: MeterPath, connection: Transaction, now: Now) -> dict[str, Any]:
+@router.get("/meters/{meter_id}/status", response_model=MeterStatusAnswer, dependencies=[Depends(refuse_query)])
+def get_meter_status(meter_id: MeterPath, connection: Transaction, now: Now) -> Response:
     """How a meter is; `stated` is what it last said of itself, null if it never did."""
     meter = registry.get_meter(connection, meter_id)
     [line] = queries.list_fleet(connection, queries.Filters(meter_id=meter_id), "", 1, now)
     stated = queries.find_stated(connection, meter_id)
-    return {
-        "at": iso(now),
-        **_line_json(line),
-        "phases_netted": meter.phases_netted,
-        "minting_allowed": meter.minting_allowed,
-        "stated": None if stated is None else _stated_json(line, stated),
-    }
+    return JSONResponse(
+        {
+            "at": iso(now),
+            **_line_json(line),
+            "phases_netted": meter.phases_netted,
+            "minting_allowed": meter.minting_allowed,
+            "stated": None if stated is None else _stated_json(line, stated),
+        }
+    )
 
 
-@router.get("/alarms")
-def list_alarms(page: Annotated[Page, Query()], connection: Transaction) -> dict[str, Any]:
+@router.get("/alarms", response_model=AlarmsAnswer)
+def list_alarms(page: Annotated[Page, Query()], connection: Transaction) -> Response:
     """What an operator must look into, newest first."""
     [before] = decode_cursor(page.cursor, (NEWEST,))
     alarms = queries.list_alarms(connection, before, page.limit + 1)
     shown = alarms[: page.limit]
-    return {
-        "alarms": [{**asdict(alarm), "raised_at": iso(alarm.raised_at)} for alarm in shown],
-        "next_cursor": encode_cursor(shown[-1].alarm_id) if len(alarms) > page.limit else None,
-    }
+    return JSONResponse(
+        {
+            "alarms": [{**asdict(alarm), "raised_at": iso(alarm.raised_at)} for alarm in shown],
+            "next_cursor": encode_cursor(shown[-1].alarm_id) if len(alarms) > page.limit else None,
+        }
+    )
 
 
 def _line_json(line: queries.FleetLine) -> dict[str, Any]:

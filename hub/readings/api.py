@@ -25,11 +25,22 @@ from hub.api_types import (
     encode_cursor,
     iso,
     iso_of,
+    refusals,
 )
 from hub.db import snapshot, transaction
-from hub.dependencies import Hub, TheHub, Transaction, authenticate, refuse_query
-from hub.errors import MalformedInput
+from hub.dependencies import Hub, TheHub, Transaction, refuse_query
+from hub.errors import MalformedInput, SealNotFound
 from hub.readings import exports, queries
+from hub.readings.answers import (
+    SEAL_BYTES,
+    TABLES,
+    EnergyAnswer,
+    GapsAnswer,
+    LatestReadingAnswer,
+    MeterProgressAnswer,
+    ReadingsAnswer,
+    SealsAnswer,
+)
 from hub.readings.energy import DAY_S, HOUR_S, Energy
 from hub.registry import service as registry
 from hub.registry.api import meter_json
@@ -43,7 +54,7 @@ ENERGY_WINDOW_S = 366 * DAY_S
 BUCKETS_S = {"15min": SETTLEMENT_INTERVAL_S, "hour": HOUR_S, "day": DAY_S}
 SPANS_MAX_S = {"raw": 31 * DAY_S, "15min": 366 * DAY_S, "hour": 2 * 366 * DAY_S, "day": 20 * 366 * DAY_S}
 
-router = APIRouter(dependencies=[Depends(authenticate)])
+router = APIRouter(tags=["readings"])
 
 
 class ReadingsQuery(Parameters):
@@ -57,7 +68,7 @@ class ReadingsQuery(Parameters):
     cursor: str = Field(default="", max_length=CURSOR_LENGTH_MAX)
 
 
-@router.get("/meters/{meter_id}", dependencies=[Depends(refuse_query)])
+@router.get("/meters/{meter_id}", response_model=MeterProgressAnswer, dependencies=[Depends(refuse_query)])
 def get_meter(meter_id: MeterPath, connection: Transaction) -> dict[str, Any]:
     """A meter: what is registered about it, and how far its sealed stream has come."""
     meter = registry.get_meter(connection, meter_id)
@@ -66,20 +77,20 @@ def get_meter(meter_id: MeterPath, connection: Transaction) -> dict[str, Any]:
     return {**meter_json(meter), **asdict(progress), "latest_seal": None if seal is None else _seal_json(seal)}
 
 
-@router.get("/meters/{meter_id}/latest", dependencies=[Depends(refuse_query)])
-def get_latest(meter_id: MeterPath, connection: Transaction) -> dict[str, Any]:
+@router.get("/meters/{meter_id}/latest", response_model=LatestReadingAnswer, dependencies=[Depends(refuse_query)])
+def get_latest_reading(meter_id: MeterPath, connection: Transaction) -> dict[str, Any]:
     """The newest accepted reading; null before the first."""
     meter = registry.get_meter(connection, meter_id)
     reading = queries.find_latest_reading(connection, meter.meter_no)
     return {"meter_id": meter_id, "reading": None if reading is None else _reading_json(reading)}
 
 
-@router.get("/meters/{meter_id}/readings")
+@router.get("/meters/{meter_id}/readings", response_model=ReadingsAnswer | EnergyAnswer, responses=TABLES)
 def get_readings(
     meter_id: MeterPath,
     query: Annotated[ReadingsQuery, Query()],
     hub: TheHub,
-    accept: Annotated[str, Header()] = "",
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Readings or energy in [from, to): JSON in pages, CSV and Parquet as one stream."""
     _check_range(query)
@@ -93,22 +104,29 @@ def get_readings(
     return _stream(hub, meter_id, meter_no, query, kind)
 
 
-@router.get("/meters/{meter_id}/seals")
-def list_seals(meter_id: MeterPath, page: Annotated[Page, Query()], connection: Transaction) -> dict[str, Any]:
+@router.get("/meters/{meter_id}/seals", response_model=SealsAnswer)
+def list_seals(meter_id: MeterPath, page: Annotated[Page, Query()], connection: Transaction) -> Response:
     """Stored seals, whatever their state, by key epoch and sequence."""
     meter = registry.get_meter(connection, meter_id)
     key_epoch, sequence = decode_cursor(page.cursor, (0, 0))
     seals = queries.list_seals(connection, meter.meter_no, (key_epoch, sequence), page.limit + 1)
     shown = seals[: page.limit]
     more = len(seals) > page.limit
-    return {
-        "seals": [_seal_json(seal) for seal in shown],
-        "next_cursor": encode_cursor(shown[-1].key_epoch, shown[-1].sequence) if more else None,
-    }
+    return JSONResponse(
+        {
+            "seals": [_seal_json(seal) for seal in shown],
+            "next_cursor": encode_cursor(shown[-1].key_epoch, shown[-1].sequence) if more else None,
+        }
+    )
 
 
-@router.get("/meters/{meter_id}/seals/{key_epoch}/{sequence}/evidence", dependencies=[Depends(refuse_query)])
-def get_evidence(
+@router.get(
+    "/meters/{meter_id}/seals/{key_epoch}/{sequence}/evidence",
+    response_class=Response,
+    responses=SEAL_BYTES | refusals(SealNotFound),
+    dependencies=[Depends(refuse_query)],
+)
+def get_seal_evidence(
     meter_id: MeterPath,
     key_epoch: Annotated[int, Path(ge=1, le=KEY_EPOCH_MAX)],
     sequence: Annotated[int, Path(ge=1, le=SEQUENCE_MAX)],
@@ -129,25 +147,27 @@ def get_evidence(
     )
 
 
-@router.get("/meters/{meter_id}/gaps")
-def list_gaps(meter_id: MeterPath, page: Annotated[Page, Query()], connection: Transaction) -> dict[str, Any]:
+@router.get("/meters/{meter_id}/gaps", response_model=GapsAnswer)
+def list_gaps(meter_id: MeterPath, page: Annotated[Page, Query()], connection: Transaction) -> Response:
     """Ranges of sequences that are missing below the highest stored one."""
     meter = registry.get_meter(connection, meter_id)
     key_epoch, first = decode_cursor(page.cursor, (0, 0))
     gaps = queries.list_gaps(connection, meter.meter_no, (key_epoch, first), page.limit + 1)
     shown = gaps[: page.limit]
     more = len(gaps) > page.limit
-    return {
-        "gaps": [
-            {
-                **asdict(gap),
-                "detected_at": iso(gap.detected_at),
-                "asked_at": None if gap.asked_at is None else iso(gap.asked_at),
-            }
-            for gap in shown
-        ],
-        "next_cursor": encode_cursor(shown[-1].key_epoch, shown[-1].first_sequence) if more else None,
-    }
+    return JSONResponse(
+        {
+            "gaps": [
+                {
+                    **asdict(gap),
+                    "detected_at": iso(gap.detected_at),
+                    "asked_at": None if gap.asked_at is None else iso(gap.asked_at),
+                }
+                for gap in shown
+            ],
+            "next_cursor": encode_cursor(shown[-1].key_epoch, shown[-1].first_sequence) if more else None,
+        }
+    )
 
 
 def _check_range(query: ReadingsQuery) -> None:

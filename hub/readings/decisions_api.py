@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from hub.api_types import MeterName, MeterPath, Note, Page, Strict, decode_cursor, encode_cursor, iso
-from hub.dependencies import OnceOnly, Transaction, authenticate, refuse_query
+from hub.api_types import MeterName, MeterPath, Note, Page, Strict, decode_cursor, encode_cursor, iso, refusals
+from hub.dependencies import OnceOnly, Transaction, refuse_query
+from hub.errors import QuarantineAlreadyDecided, QuarantineEntryNotFound, QuarantineNotReleasable
 from hub.idempotency import Answer
 from hub.readings import queries, service
+from hub.readings.answers import BacklogAnswer, DecisionAnswer, QuarantineAnswer
 
-router = APIRouter(dependencies=[Depends(authenticate)])
+router = APIRouter(tags=["quarantine"])
 
 QuarantineId = Annotated[int, Path(ge=1, lt=2**63)]
 
@@ -32,29 +35,36 @@ class Decision(Strict):
     note: Note
 
 
-@router.get("/quarantine")
-def list_quarantine(query: Annotated[QuarantineQuery, Query()], connection: Transaction) -> dict[str, Any]:
+@router.get("/quarantine", response_model=QuarantineAnswer)
+def list_quarantine(query: Annotated[QuarantineQuery, Query()], connection: Transaction) -> Response:
     """Entries, oldest first."""
     [after_id] = decode_cursor(query.cursor, (0,))
     entries = queries.list_quarantine(connection, query.state, query.reason, query.meter_id, after_id, query.limit + 1)
     shown = entries[: query.limit]
     more = len(entries) > query.limit
-    return {
-        "entries": [
-            {
-                **asdict(entry),
-                "message_hash": entry.message_hash.hex(),
-                "received_at": iso(entry.received_at),
-                "decided_at": None if entry.decided_at is None else iso(entry.decided_at),
-            }
-            for entry in shown
-        ],
-        "next_cursor": encode_cursor(shown[-1].quarantine_id) if more else None,
-    }
+    return JSONResponse(
+        {
+            "entries": [
+                {
+                    **asdict(entry),
+                    "message_hash": entry.message_hash.hex(),
+                    "received_at": iso(entry.received_at),
+                    "decided_at": None if entry.decided_at is None else iso(entry.decided_at),
+                }
+                for entry in shown
+            ],
+            "next_cursor": encode_cursor(shown[-1].quarantine_id) if more else None,
+        }
+    )
 
 
-@router.post("/quarantine/{quarantine_id}/release", dependencies=[Depends(refuse_query)])
-def release(quarantine_id: QuarantineId, body: Decision, once: OnceOnly) -> Response:
+@router.post(
+    "/quarantine/{quarantine_id}/release",
+    response_model=DecisionAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(QuarantineEntryNotFound, QuarantineAlreadyDecided, QuarantineNotReleasable),
+)
+def release_entry(quarantine_id: QuarantineId, body: Decision, once: OnceOnly) -> Response:
     """Let a held seal count after all."""
 
     def perform() -> Answer:
@@ -64,8 +74,13 @@ def release(quarantine_id: QuarantineId, body: Decision, once: OnceOnly) -> Resp
     return once.answer(body, 200, perform)
 
 
-@router.post("/quarantine/{quarantine_id}/reject", dependencies=[Depends(refuse_query)])
-def reject(quarantine_id: QuarantineId, body: Decision, once: OnceOnly) -> Response:
+@router.post(
+    "/quarantine/{quarantine_id}/reject",
+    response_model=DecisionAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(QuarantineEntryNotFound, QuarantineAlreadyDecided),
+)
+def reject_entry(quarantine_id: QuarantineId, body: Decision, once: OnceOnly) -> Response:
     """Decide that a held message never counts."""
 
     def perform() -> Answer:
@@ -75,7 +90,7 @@ def reject(quarantine_id: QuarantineId, body: Decision, once: OnceOnly) -> Respo
     return once.answer(body, 200, perform)
 
 
-@router.post("/meters/{meter_id}/backlog/release", dependencies=[Depends(refuse_query)])
+@router.post("/meters/{meter_id}/backlog/release", response_model=BacklogAnswer, dependencies=[Depends(refuse_query)])
 def release_backlog(meter_id: MeterPath, body: Decision, once: OnceOnly) -> Response:
     """Release all seals of a meter that are held only for their age, as far as their chain verifies."""
 

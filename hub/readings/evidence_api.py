@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from hub.api_types import MeterPath, Parameters, iso
+from hub.api_types import MeterPath, Parameters, iso, refusals
 from hub.db import transaction
-from hub.dependencies import Hub, TheHub, authenticate
-from hub.errors import MalformedInput
+from hub.dependencies import Hub, TheHub
+from hub.errors import MalformedInput, MeterKeyNotFound
 from hub.readings import queries
+from hub.readings.answers import EVIDENCE_LINES
 from hub.registry import keys_service
 from hub.registry import service as registry
 from hub.registry.keys_store import MeterKey
@@ -31,7 +32,7 @@ MEDIA_TYPE = "application/x-ndjson"
 SEALS_PER_PAGE = 100
 """At most 3 MB of messages at a time, whatever the length of the export."""
 
-router = APIRouter(dependencies=[Depends(authenticate)])
+router = APIRouter(tags=["readings"])
 
 
 class EvidenceQuery(Parameters):
@@ -42,7 +43,9 @@ class EvidenceQuery(Parameters):
     key_epoch: int | None = Field(default=None, ge=1, le=KEY_EPOCH_MAX)
 
 
-@router.get("/meters/{meter_id}/evidence")
+@router.get(
+    "/meters/{meter_id}/evidence", response_class=Response, responses=EVIDENCE_LINES | refusals(MeterKeyNotFound)
+)
 def export_evidence(meter_id: MeterPath, query: Annotated[EvidenceQuery, Query()], hub: TheHub) -> Response:
     """Enrolment, rotations and messages, byte for byte as the meter signed them, whatever became of them.
 

@@ -11,10 +11,22 @@ from fastapi import APIRouter, Depends, Path, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from hub.api_types import Instant, MeterPath, Note, Strict, iso, iso_of
-from hub.dependencies import Now, OnceOnly, TheHub, Transaction, authenticate, refuse_query
+from hub.api_types import Instant, MeterPath, Note, Strict, iso, iso_of, refusals
+from hub.dependencies import Now, OnceOnly, TheHub, Transaction, refuse_query
+from hub.errors import (
+    CredentialRequestInvalid,
+    KeyAlreadyRevoked,
+    KeyEpochDiffers,
+    MeterKeyInUse,
+    MeterKeyNotFound,
+    MeterRetired,
+    RotationBaseDiffers,
+    RotationInvalid,
+    RotationTooOften,
+)
 from hub.idempotency import Answer
 from hub.readings import key_life
+from hub.readings.answers import SAME_KEY, CredentialsAnswer, KeysAnswer, NewKeyAnswer, RevocationAnswer
 from hub.registry import keys_service
 from hub.registry import service as registry
 from hub.registry.keys_store import MeterKey
@@ -24,7 +36,7 @@ from protocol.replacement import REPLACEMENT_BYTES, REPLACEMENTS_MAX
 from protocol.rotation import ROTATION_BYTES
 from protocol.seal import SIGNATURE_BYTES
 
-router = APIRouter()
+router = APIRouter(tags=["keys"])
 
 _HEX = "^[0-9a-f]*$"
 _ROTATION_LENGTH = 2 * ROTATION_BYTES
@@ -55,7 +67,14 @@ class CredentialRequest(Strict):
     request: str = Field(min_length=_REQUEST_LENGTH, max_length=_REQUEST_LENGTH, pattern=_HEX)
 
 
-@router.post("/meters/{meter_id}/keys", dependencies=[Depends(refuse_query)])
+@router.post(
+    "/meters/{meter_id}/keys",
+    status_code=201,
+    response_model=NewKeyAnswer,
+    responses=SAME_KEY
+    | refusals(RotationInvalid, MeterRetired, KeyEpochDiffers, RotationTooOften, RotationBaseDiffers, MeterKeyInUse),
+    dependencies=[Depends(refuse_query)],
+)
 def rotate_key(meter_id: MeterPath, body: NewKey, hub: TheHub, connection: Transaction, now: Now) -> Response:
     """Let a new key take over. 201 the first time, 200 for the same bytes again."""
     records = [bytes.fromhex(record) for record in body.replacements]
@@ -75,7 +94,7 @@ def rotate_key(meter_id: MeterPath, body: NewKey, hub: TheHub, connection: Trans
     return JSONResponse(answer, 201 if created else 200)
 
 
-@router.get("/meters/{meter_id}/keys", dependencies=[Depends(authenticate), Depends(refuse_query)])
+@router.get("/meters/{meter_id}/keys", response_model=KeysAnswer, dependencies=[Depends(refuse_query)])
 def list_keys(meter_id: MeterPath, connection: Transaction) -> dict[str, Any]:
     """All keys that the meter ever had, oldest first, and where the next one would begin."""
     meter = registry.get_meter(connection, meter_id)
@@ -102,7 +121,12 @@ def list_keys(meter_id: MeterPath, connection: Transaction) -> dict[str, Any]:
     }
 
 
-@router.post("/meters/{meter_id}/keys/{key_epoch}/revoke", dependencies=[Depends(authenticate), Depends(refuse_query)])
+@router.post(
+    "/meters/{meter_id}/keys/{key_epoch}/revoke",
+    response_model=RevocationAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(MeterKeyNotFound, KeyAlreadyRevoked),
+)
 def revoke_key(meter_id: MeterPath, key_epoch: Epoch, body: Revocation, hub: TheHub, once: OnceOnly) -> Response:
     """Take a key's word back from a time on: what it sealed since is held, and what it seals from now on."""
 
@@ -122,7 +146,12 @@ def revoke_key(meter_id: MeterPath, key_epoch: Epoch, body: Revocation, hub: The
     return once.answer(body, 200, perform)
 
 
-@router.post("/agent/credentials", dependencies=[Depends(refuse_query)])
+@router.post(
+    "/agent/credentials",
+    response_model=CredentialsAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(CredentialRequestInvalid),
+)
 def get_credentials(body: CredentialRequest, hub: TheHub, connection: Transaction, now: Now) -> dict[str, str]:
     """The broker account in force, for whoever proves to have the meter's current key."""
     username, password = keys_service.answer_credential_request(

@@ -9,21 +9,23 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from hub.api_types import MeterName, Parameters
+from hub.api_types import MeterName, Parameters, refusals
 from hub.dependencies import Now, TheHub
+from hub.errors import MeterNotFound, SealEquivocates, SealNotTaken, SealUnverifiable
 from hub.readings import service
+from hub.readings.answers import PostedSealAnswer
 from hub.readings.rules import Policy
 from protocol.committed import encode_committed
 
 PATH = "/readings/seals"
 
-router = APIRouter()
+router = APIRouter(tags=["agents"])
 
 BODY = {
     "requestBody": {
         "required": True,
         "description": "Seal, signature and readings section, as published.",
-        "content": {"application/octet-stream": {}},
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 """What the description of the interface cannot see: bytes are taken as they come."""
@@ -40,7 +42,12 @@ async def read_body(request: Request) -> bytes:
     return await request.body()
 
 
-@router.post(PATH, openapi_extra=BODY)
+@router.post(
+    PATH,
+    response_model=PostedSealAnswer,
+    openapi_extra=BODY,
+    responses=refusals(MeterNotFound, SealUnverifiable, SealEquivocates, SealNotTaken),
+)
 def post_seal(
     query: Annotated[PostedBy, Query()],
     message: Annotated[bytes, Depends(read_body)],

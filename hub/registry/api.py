@@ -5,12 +5,32 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from hub.api_types import ITEMS_PER_PAGE_DEFAULT, ITEMS_PER_PAGE_MAX, MeterPath, Note, Parameters, Strict, iso
-from hub.dependencies import Hub, Once, OnceOnly, TheHub, Transaction, authenticate, refuse_query
+from hub.api_types import ITEMS_PER_PAGE_DEFAULT, ITEMS_PER_PAGE_MAX, MeterPath, Note, Parameters, Strict, iso, refusals
+from hub.auth import members_service
+from hub.dependencies import CurrentAccess, Hub, Once, OnceOnly, TheHub, Transaction, refuse_query
+from hub.errors import (
+    EnrolmentInvalid,
+    MeterAlreadyRegistered,
+    MeterKeyInUse,
+    MeterNotActive,
+    MeterNotSuspended,
+    MeterRetired,
+    MintingUnchanged,
+)
 from hub.idempotency import Answer
+from hub.permissions import Reach
 from hub.registry import rules, service, store
+from hub.registry.answers import (
+    BrokerPasswordAnswer,
+    CommandAnswer,
+    MetersAnswer,
+    MeterStateAnswer,
+    MintingAnswer,
+    RegisteredMeterAnswer,
+)
 from protocol import command
 from protocol.enrolment import KIND_NAMES, MEASUREMENT_NAMES, STATEMENT_BYTES
 from protocol.limits import METER_ID_BYTES_MAX, SEQUENCE_MAX
@@ -19,7 +39,7 @@ from protocol.seal import SIGNATURE_BYTES
 COMMAND_LIFE_MAX_S = 86_400
 ENROLMENT_HEX_LENGTH = 2 * (STATEMENT_BYTES + SIGNATURE_BYTES)
 
-router = APIRouter(dependencies=[Depends(authenticate)])
+router = APIRouter(tags=["meters"])
 
 COMMAND_KINDS = {name: kind for kind, name in command.KIND_NAMES.items()}
 CapacityW = Annotated[int, Field(le=rules.CAPACITY_W_MAX)]
@@ -59,6 +79,7 @@ class NewCommand(Strict):
 class MetersQuery(Parameters):
     """A page of meters, in the order of their ids; the cursor is the last id seen."""
 
+    owner: str | None = Field(default=None, pattern="^[0-9a-f]{64}$", description="The owner's public key.")
     cursor: str = Field(default="", max_length=METER_ID_BYTES_MAX, pattern="^[a-z0-9-]*$")
     limit: int = Field(default=ITEMS_PER_PAGE_DEFAULT, ge=1, le=ITEMS_PER_PAGE_MAX)
 
@@ -84,7 +105,13 @@ def meter_json(meter: store.Meter) -> dict[str, Any]:
     }
 
 
-@router.post("/meters", dependencies=[Depends(refuse_query)])
+@router.post(
+    "/meters",
+    status_code=201,
+    response_model=RegisteredMeterAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(EnrolmentInvalid, MeterAlreadyRegistered, MeterKeyInUse),
+)
 def register_meter(body: NewMeter, hub: TheHub, once: OnceOnly) -> Response:
     """Register a meter by its enrolment statement. 201 with what its agent needs to connect."""
 
@@ -114,18 +141,29 @@ def register_meter(body: NewMeter, hub: TheHub, once: OnceOnly) -> Response:
     return once.answer(body, 201, perform, with_password)
 
 
-@router.get("/meters")
-def list_meters(query: Annotated[MetersQuery, Query()], connection: Transaction) -> dict[str, Any]:
-    """Meters by id; `next_cursor` is null on the last page."""
-    meters = store.list_meters(connection, query.cursor, query.limit + 1)
+@router.get("/meters", response_model=MetersAnswer)
+def list_meters(query: Annotated[MetersQuery, Query()], access: CurrentAccess, connection: Transaction) -> Response:
+    """Meters by id. Who may not see all sees those that name one of its wallets as their owner."""
+    owners = None if query.owner is None else {bytes.fromhex(query.owner)}
+    if access.reach is Reach.OWN:
+        wallets = set(members_service.wallets_of(connection, access.actor.member_id))
+        owners = wallets if owners is None else wallets & owners
+    meters = service.list_meters(connection, owners, query.cursor, query.limit + 1)
     page = meters[: query.limit]
-    return {
-        "meters": [meter_json(meter) for meter in page],
-        "next_cursor": page[-1].meter_id if len(meters) > query.limit else None,
-    }
+    return JSONResponse(
+        {
+            "meters": [meter_json(meter) for meter in page],
+            "next_cursor": page[-1].meter_id if len(meters) > query.limit else None,
+        }
+    )
 
 
-@router.post("/meters/{meter_id}/suspend", dependencies=[Depends(refuse_query)])
+@router.post(
+    "/meters/{meter_id}/suspend",
+    response_model=MeterStateAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(MeterNotActive),
+)
 def suspend_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response:
     """Hold everything that this meter sends from now on."""
 
@@ -136,7 +174,12 @@ def suspend_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response
     return once.answer(body, 200, perform)
 
 
-@router.post("/meters/{meter_id}/resume", dependencies=[Depends(refuse_query)])
+@router.post(
+    "/meters/{meter_id}/resume",
+    response_model=MeterStateAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(MeterNotSuspended),
+)
 def resume_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response:
     """Accept this meter's seals again."""
 
@@ -147,7 +190,12 @@ def resume_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response:
     return once.answer(body, 200, perform)
 
 
-@router.post("/meters/{meter_id}/retire", dependencies=[Depends(refuse_query)])
+@router.post(
+    "/meters/{meter_id}/retire",
+    response_model=MeterStateAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(MeterRetired),
+)
 def retire_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response:
     """End this meter's life for good: what it still sends is held, its broker account goes."""
 
@@ -158,7 +206,12 @@ def retire_meter(meter_id: MeterPath, body: Reason, once: OnceOnly) -> Response:
     return once.answer(body, 200, perform)
 
 
-@router.post("/meters/{meter_id}/minting", dependencies=[Depends(refuse_query)])
+@router.post(
+    "/meters/{meter_id}/minting",
+    response_model=MintingAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(MeterRetired, MintingUnchanged),
+)
 def decide_minting(meter_id: MeterPath, body: Minting, once: OnceOnly) -> Response:
     """Allow or forbid that what this meter measures is minted."""
 
@@ -169,7 +222,12 @@ def decide_minting(meter_id: MeterPath, body: Minting, once: OnceOnly) -> Respon
     return once.answer(body, 200, perform)
 
 
-@router.post("/meters/{meter_id}/broker-password", dependencies=[Depends(refuse_query)])
+@router.post(
+    "/meters/{meter_id}/broker-password",
+    response_model=BrokerPasswordAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(MeterRetired),
+)
 def renew_broker_password(meter_id: MeterPath, body: Reason, hub: TheHub, once: OnceOnly) -> Response:
     """Give the meter another broker password. The old one ends as soon as the broker answers."""
 
@@ -183,7 +241,13 @@ def renew_broker_password(meter_id: MeterPath, body: Reason, hub: TheHub, once: 
     return once.answer(body, 200, perform, with_password)
 
 
-@router.post("/meters/{meter_id}/commands", dependencies=[Depends(refuse_query)])
+@router.post(
+    "/meters/{meter_id}/commands",
+    status_code=202,
+    response_model=CommandAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(MeterNotActive),
+)
 def command_meter(meter_id: MeterPath, body: NewCommand, hub: TheHub, once: OnceOnly) -> Response:
     """Sign an order for this meter. 202: the broker gets it as soon as it answers."""
 

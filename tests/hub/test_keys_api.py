@@ -186,7 +186,9 @@ def test_a_meter_that_sums_its_phases_mints_only_by_an_operators_word(server, ne
     _refused(server.post("/meters/roof/minting", order), 409, "minting_unchanged")
     assert server.client.get("/meters/roof").json()["minting_allowed"]
     assert server.post("/meters/roof/minting", {"allowed": False, "reason": "after all"}).status_code == 200
-    assert audited(server, "meter.allow_minting") == [("admin", {"reason": "one phase only", "phases_netted": False})]
+    assert audited(server, "meter.allow_minting") == [
+        (server.admin, {"reason": "one phase only", "phases_netted": False})
+    ]
     assert len(audited(server, "meter.forbid_minting")) == 1
     _refused(server.post("/meters/roof/minting", {"allowed": 1, "reason": "x"}), 422, "malformed_input")
 
@@ -265,7 +267,7 @@ def test_a_renewed_password_is_another_and_the_first_is_what_it_always_was(serve
     }
     assert server.post("/meters/roof/broker-password", {"reason": "leaked"}, "a-key").json() == first.json()
     assert ask(server, request_of(home)).json()["password"] == generations[2]
-    assert audited(server, "meter.renew_password") == [("admin", {"generation": 2, "reason": "leaked"})]
+    assert audited(server, "meter.renew_password") == [(server.admin, {"generation": 2, "reason": "leaked"})]
     with server.engine.connect() as connection:
         kinds = connection.execute(text("SELECT kind FROM outbox_jobs ORDER BY job_id")).scalars().all()
         assert kinds == ["broker.create_account"] * 2
@@ -285,7 +287,7 @@ def test_a_retired_meter_stays_retired(server, home):
     _refused(hand_in(server, home, rotation_of(home)), 409, "meter_retired")
     answer = server.post_seal(home, home.seal([(DAY + 2_700, 300, 150)])).json()
     assert (answer["state"], answer["reason"]) == ("quarantined", "meter_retired")
-    assert audited(server, "meter.retire") == [("admin", {"reason": "demolished"})]
+    assert audited(server, "meter.retire") == [(server.admin, {"reason": "demolished"})]
 
 
 def test_a_revocation_is_performed_once_and_written_down(server, home):
@@ -299,7 +301,7 @@ def test_a_revocation_is_performed_once_and_written_down(server, home):
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).replace(microsecond=0).isoformat().replace("+00:00", "Z")
     _refused(server.post("/meters/roof/keys/1/revoke", {"from": tomorrow, "reason": "x"}), 422, "malformed_input")
     [(actor, detail)] = audited(server, "meter.revoke_key")
-    assert (actor, detail["withdrawn_seals"], detail["reason"]) == ("admin", 1, "stolen")
+    assert (actor, detail["withdrawn_seals"], detail["reason"]) == (server.admin, 1, "stolen")
     entries = server.client.get("/quarantine").json()["entries"]
     assert [(entry["sequence"], entry["reason"], entry["state"]) for entry in entries] == [(2, "key_revoked", "held")]
 

@@ -77,7 +77,7 @@ def test_the_status_of_a_report_is_kept(server, home):
         "Basic !!!",
         "Basic " + "A" * 100_000,
         "Basic " + base64.b64encode(b"nobody").decode(),
-        "Bearer an-admin-token-of-the-tests",
+        "Bearer cwk_00_of-nobody",
         "Basic " + base64.b64encode(b"\xff\xfe:\x00").decode(),
     ],
 )
