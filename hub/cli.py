@@ -7,22 +7,49 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from alembic.util import CommandError
 from prometheus_client import start_http_server
 
 from hub import db, logs, metrics
+from hub.audit.jobs import note_head_once
+from hub.auth.bootstrap import bootstrap_admin
+from hub.auth.forgetting import (
+    forget_ended_keys_once,
+    forget_ended_sessions_once,
+    forget_expired_challenges_once,
+    forget_mails_once,
+)
+from hub.auth.jobs import auth_mail_handlers
+from hub.auth.mails import Sender
 from hub.chores import Chore, forget_ended_jobs_once, forget_old_keys_once, make_partitions_once, run_chores
 from hub.errors import HubError
 from hub.fleet.jobs import measure_fleet_once
+from hub.fleet.silence import tell_silences_once
 from hub.integrations.broker_control import BrokerControl
-from hub.outbox.jobs import run_jobs, utc_now
-from hub.readings.jobs import ask_for_gaps_once
+from hub.integrations.mail import mail_server_of
+from hub.integrations.webhooks import WebhookPost
+from hub.limits.guard import forget_full_buckets_once
+from hub.live.jobs import forget_old_updates_once
+from hub.notifications.jobs import (
+    forget_told_once,
+    mail_handlers,
+    queue_due_deliveries_once,
+    tell_handlers,
+    webhook_handlers,
+)
+from hub.outbox.jobs import Lane, OutboxGauges, loops_of, utc_now
+from hub.readings.jobs import ask_for_gaps_once, forget_held_notices_once
 from hub.registry.jobs import registry_handlers
 from hub.registry.service import BROKER_SECRET_BYTES, queue_accounts
-from hub.settings import Settings, read_secret, read_secret_bytes
+from hub.settings import MEMBER_SECRET_BYTES, Settings, read_secret, read_secret_bytes
 from hub.signatures import SEED_BYTES, SigningKey
+
+JOBS_CONNECTIONS = 12
+"""One for each worker of a lane and one for the chores; nobody holds one while the network is waited for."""
 
 app = typer.Typer(help="The hub: API, ingest and jobs.", no_args_is_help=True)
 log = logs.get_logger()
@@ -48,7 +75,7 @@ def ingest() -> None:
 
 @app.command()
 def jobs() -> None:
-    """Do what the outbox holds (broker accounts, commands to meters) and the hub's chores, until SIGTERM."""
+    """Do what the outbox holds (broker accounts, commands to meters, mails, webhooks) and chores, until SIGTERM."""
     with _process() as settings:
         _block_signals()  # before any thread exists: the main thread alone waits for them
         broker_secret = read_secret_bytes(settings.broker_secret_file, BROKER_SECRET_BYTES)
@@ -59,26 +86,50 @@ def jobs() -> None:
             settings.mqtt_ca_file,
             read_secret(settings.mqtt_password_file),
         )
-        engine = db.create_database_engine(settings.database_url, "commonwatt-jobs")
+        member_secret = read_secret_bytes(settings.member_secret_file, MEMBER_SECRET_BYTES)
+        mail_server = mail_server_of(settings)
+        sender = Sender(settings.community_id, settings.public_url)
+        post = WebhookPost(settings.webhook_networks_allowed)
+        engine = db.create_database_engine(settings.database_url, "commonwatt-jobs", JOBS_CONNECTIONS)
         server, _ = start_http_server(settings.metrics_port, settings.metrics_host, metrics.REGISTRY)
-        handlers = registry_handlers(engine, broker, broker_secret, settings.community_id)
+        lanes = [
+            Lane("broker", 1, registry_handlers(engine, broker, broker_secret, settings.community_id)),
+            Lane("notices", 1, tell_handlers(engine)),
+            Lane(
+                "sign-in-mail",  # of its own: nobody waits for a link behind a thousand notifications
+                1,
+                auth_mail_handlers(engine, mail_server, member_secret, settings.community_id, settings.public_url),
+            ),
+            Lane("mail", 2, mail_handlers(engine, mail_server, sender)),
+            Lane("webhooks", 6, webhook_handlers(engine, post, member_secret, utc_now)),
+        ]
+        assert sum(lane.workers for lane in lanes) < JOBS_CONNECTIONS
+        gauges = OutboxGauges(kind for lane in lanes for kind in lane.handlers)
         chores = [
             Chore("ask_for_gaps", 10, lambda now: ask_for_gaps_once(engine, settings.domain, command_key, now)),
             Chore("make_partitions", 3_600, lambda now: make_partitions_once(engine, now)),
             Chore("measure_fleet", 30, lambda now: measure_fleet_once(engine, now)),
+            Chore("tell_silences", 300, lambda now: tell_silences_once(engine, now)),
+            Chore("measure_outbox", 5, lambda now: gauges.measure_once(engine, now)),
+            Chore("queue_due_deliveries", 1, lambda now: queue_due_deliveries_once(engine, now)),
+            Chore("forget_held_notices", 3_600, lambda now: forget_held_notices_once(engine, now)),
+            Chore("forget_told", 3_600, lambda now: forget_told_once(engine, now)),
+            Chore("forget_old_updates", 600, lambda now: forget_old_updates_once(engine, now)),
             Chore("forget_ended_jobs", 3_600, lambda now: forget_ended_jobs_once(engine, now)),
+            Chore("note_audit_head", 3_600, lambda now: note_head_once(engine, now)),
+            Chore("forget_full_buckets", 3_600, lambda now: forget_full_buckets_once(engine, now)),
             Chore("forget_idempotency_keys", 3_600, lambda now: forget_old_keys_once(engine, now)),
+            Chore("forget_ended_sessions", 3_600, lambda now: forget_ended_sessions_once(engine, now)),
+            Chore("forget_ended_api_keys", 3_600, lambda now: forget_ended_keys_once(engine, now)),
+            Chore("forget_challenges", 600, lambda now: forget_expired_challenges_once(engine, now)),
+            Chore("forget_mails", 600, lambda now: forget_mails_once(engine, now)),
         ]
         stop = threading.Event()
         log.info("jobs_started", metrics_port=server.server_port)
         try:
             with broker:
                 _run_until_signalled(
-                    {
-                        "outbox": lambda: run_jobs(engine, handlers, stop),
-                        "chores": lambda: run_chores(chores, utc_now, stop),
-                    },
-                    stop,
+                    {**loops_of(lanes, engine, stop), "chores": lambda: run_chores(chores, utc_now, stop)}, stop
                 )
         finally:
             server.shutdown()
@@ -92,6 +143,32 @@ def migrate() -> None:
     with _process() as settings:
         db.migrate(settings.database_url)
         log.info("database_migrated")
+
+
+@app.command()
+def bootstrap(
+    key_file: Annotated[Path, typer.Option(help="A new file for the admin's API key, mode 0600.")],
+    name: Annotated[str, typer.Option(help="The admin's name.")] = "First admin",
+    another: Annotated[bool, typer.Option(help="Also if there is one: all have lost their keys.")] = False,
+) -> None:
+    """Make the first admin, with an API key for `commonwatt admin`."""
+    with _process() as settings:
+        member_secret = read_secret_bytes(settings.member_secret_file, MEMBER_SECRET_BYTES)
+        engine = db.create_database_engine(settings.database_url, "commonwatt-bootstrap")
+        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file, db.transaction(engine) as connection:
+                # the file first: a key that exists and that nobody has would be worse than a file without one
+                key = bootstrap_admin(connection, member_secret, name, another, utc_now())
+                file.write(key + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            key_file.unlink()
+            raise
+        finally:
+            engine.dispose()
+        typer.echo(f"{name} is an admin; the API key is in {key_file}.")
 
 
 @app.command()

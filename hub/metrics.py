@@ -83,6 +83,34 @@ FLEET_MISSING_SEALS = Gauge(
     "commonwatt_fleet_missing_seals", "Seals that are missing between stored ones.", registry=REGISTRY
 )
 
+LIVE_SOCKETS = Gauge("commonwatt_live_sockets", "Open sockets, also those not yet authenticated.", registry=REGISTRY)
+LIVE_SUBSCRIPTIONS = Gauge(
+    "commonwatt_live_subscriptions", "Subscriptions of the open sockets, by topic.", ["topic"], registry=REGISTRY
+)
+LIVE_UPDATES_SENT = Counter("commonwatt_live_updates_sent_total", "Updates sent to sockets.", registry=REGISTRY)
+LIVE_RESYNCS = Counter(
+    "commonwatt_live_resyncs_total", "Subscriptions told that updates are missing.", ["topic"], registry=REGISTRY
+)
+LIVE_SOCKETS_ENDED = Counter(
+    "commonwatt_live_sockets_ended_total",
+    "Sockets by how they ended: left, stuck (it did not read), stopped, or the code of the refusal.",
+    ["reason"],
+    registry=REGISTRY,
+)
+LIVE_LAG = Histogram(
+    "commonwatt_live_lag_seconds",
+    "From just before the commit to the sending of an update, by the clocks of database and API.",
+    buckets=LAGS_S,
+    registry=REGISTRY,
+)
+LIVE_LISTENING = Gauge("commonwatt_live_listening", "1 while notifications of the database come in.", registry=REGISTRY)
+LIVE_CONNECTIONS_LOST = Counter(
+    "commonwatt_live_database_connections_lost_total",
+    "Connections of the feed that were lost or could not be opened.",
+    ["connection"],
+    registry=REGISTRY,
+)
+
 API_REQUEST_DURATION = Histogram(
     "commonwatt_api_request_seconds",
     "Time to answer, by route template.",
@@ -91,7 +119,44 @@ API_REQUEST_DURATION = Histogram(
     registry=REGISTRY,
 )
 
+REQUESTS_LIMITED = Counter(
+    "commonwatt_api_requests_limited_total", "Requests refused as too many, by policy.", ["policy"], registry=REGISTRY
+)
+
+NOTIFICATIONS = Counter(
+    "commonwatt_notifications_total",
+    "What became of notifications, by channel: in_app, email, webhook.",
+    ["channel", "outcome"],
+    registry=REGISTRY,
+)
+WEBHOOK_DURATION = Histogram(
+    "commonwatt_webhook_try_seconds",
+    "From looking the name up to the receiver's status, or to giving up on it.",
+    ["outcome"],
+    buckets=SHORT_DURATIONS_S,
+    registry=REGISTRY,
+)
+
 OUTBOX_DEPTH = Gauge("commonwatt_outbox_unfinished_jobs", "Jobs waiting or running.", registry=REGISTRY)
+OUTBOX_LATENESS = Gauge(
+    "commonwatt_outbox_oldest_job_late_seconds",
+    "For how long the earliest unfinished job of a kind has been due.",
+    ["kind"],
+    registry=REGISTRY,
+)
+OUTBOX_UNSERVED = Gauge(
+    "commonwatt_outbox_unserved_jobs",
+    "Unfinished jobs of kinds that this process has no lane for.",
+    ["kind"],
+    registry=REGISTRY,
+)
 OUTBOX_JOBS = Counter(
     "commonwatt_outbox_jobs_run_total", "Attempts at a job, by how they ended.", ["kind", "result"], registry=REGISTRY
+)
+
+PASSWORD_HASHES = Counter(
+    "commonwatt_password_hashes_total",
+    "Argon2id hashes worked out, to keep a password (make) or to compare one (verify).",
+    ["purpose"],
+    registry=REGISTRY,
 )

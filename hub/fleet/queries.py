@@ -113,7 +113,7 @@ SUM_MAX = 2**53 - 1
 HELD_COUNTED_MAX = 10_000
 """Of one meter so many held messages are counted: a suspended one in live mode makes 86,400 a day."""
 
-_FLEET = f"""
+FLEET = f"""
     SELECT m.meter_id, m.kind, m.state, m.key_epoch, t.highest_sequence, g.missing_seals, q.held_messages,
            l.last_reading_unix_s, l.received_at AS seal_at, s.state AS stated, s.state_at AS stated_since, s.status_at,
            s.clock_skew_s, s.agent AS firmware, s.backlog_seals, s.unsealed_readings, s.clock, s.transport,
@@ -164,7 +164,7 @@ def list_fleet(
     given = {name: value for name, value in vars(filters).items() if value is not None}
     conditions = " AND ".join(["f.meter_id > :after", *(_CONDITIONS[name] for name in given)])
     rows = connection.execute(
-        text(f"SELECT * FROM ({_FLEET}) AS f WHERE {conditions} ORDER BY f.meter_id LIMIT :limit"),  # noqa: S608
+        text(f"SELECT * FROM ({FLEET}) AS f WHERE {conditions} ORDER BY f.meter_id LIMIT :limit"),  # noqa: S608
         {**given, **_limits(now, behind="behind" in given), "after": after_meter_id, "limit": limit},
     )
     return [FleetLine(*row) for row in rows]
@@ -187,7 +187,7 @@ def sum_up_fleet(connection: Connection, now: datetime) -> Totals:
     row = connection.execute(
         text(
             f"""
-            WITH fleet AS MATERIALIZED (SELECT * FROM ({_FLEET}) AS f WHERE f.state <> 'retired'),
+            WITH fleet AS MATERIALIZED (SELECT * FROM ({FLEET}) AS f WHERE f.state <> 'retired'),
             by_problem AS (
                 SELECT name, count(*) FROM fleet CROSS JOIN LATERAL (SELECT DISTINCT unnest(problems) AS name) AS p
                 GROUP BY name ORDER BY count(*) DESC, name LIMIT :names_max),
@@ -240,6 +240,11 @@ def list_alarms(connection: Connection, before_alarm_id: int, limit: int) -> lis
         {"before": before_alarm_id, "limit": limit},
     )
     return [AlarmLine(*row) for row in rows]
+
+
+def presence_limits(now: datetime) -> dict[str, object]:
+    """The parameters of FLEET."""
+    return _limits(now, behind=False)
 
 
 def _limits(now: datetime, *, behind: bool) -> dict[str, object]:

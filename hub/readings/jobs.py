@@ -1,4 +1,4 @@
-"""What the readings domain does on its own clock: ask meters for seals that are missing."""
+"""What the readings domain does on its own clock: ask meters for seals that are missing, and forget."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from hub.db import driver, transaction
 from hub.outbox.store import has_unfinished_job
 from hub.readings.gaps_store import list_silent_gaps_for_update, mark_gaps_asked
+from hub.readings.notices_store import forget_held_notices
 from hub.registry.service import SEND_COMMAND, issue_command
 from hub.signatures import SigningKey
 from protocol.command import RESEND
@@ -21,6 +22,15 @@ COMMAND_LIFE: Final = timedelta(hours=1)
 GAPS_AT_ONCE_MAX: Final = 100
 RESEND_SEALS_MAX: Final = 1_000
 """Of a longer gap the first seals are asked for; the rest follows when these have come."""
+
+
+HELD_NOTICES_KEPT_FOR: Final = timedelta(days=2)
+
+
+def forget_held_notices_once(engine: Engine, now: datetime) -> int:
+    """Drop the notes of who was told of held seals; each counts for an hour."""
+    with transaction(engine) as connection:
+        return forget_held_notices(driver(connection), now - HELD_NOTICES_KEPT_FOR)
 
 
 def ask_for_gaps_once(engine: Engine, domain: bytes, signing_key: SigningKey, now: datetime) -> int:

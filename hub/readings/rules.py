@@ -133,6 +133,8 @@ class Stream:
     superseded_after: int | None = field(default=None, kw_only=True)
     """The last sequence that counts, once another key has taken over."""
     current_key_epoch: int = field(default=1, kw_only=True)
+    owner: bytes = field(default=bytes(32), kw_only=True)
+    """The public key of the owner's wallet: for telling whom it concerns; no rule looks at it."""
 
     def gap_of(self, sequence: int) -> tuple[int, int] | None:
         """The missing range to which a sequence at or below the highest belongs."""

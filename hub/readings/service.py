@@ -28,7 +28,7 @@ from hub.errors import (
     SealNotTaken,
     SealUnverifiable,
 )
-from hub.readings import decisions_store, store
+from hub.readings import decisions_store, live_updates, store
 from hub.readings.envelope import (
     BAD_SIGNATURE,
     UNKNOWN_METER,
@@ -41,6 +41,7 @@ from hub.readings.envelope import (
     decode_readings,
     open_envelopes,
 )
+from hub.readings.notices import STOLEN_NAME, raise_alarm, tell_of_held
 from hub.readings.rules import (
     EQUIVOCATION,
     RELEASABLE,
@@ -66,7 +67,6 @@ FORKS_KEPT_MAX: Final = 100
 """Of messages without a valid signature (per topic) and of second histories (per meter) so many are kept; beyond that
 they are counted and logged. Every verified seal with a number of its own is kept."""
 TOPIC_KEPT_CHARACTERS: Final = 200
-STOLEN_NAME: Final = "stolen_name"
 STOLEN_NAME_MESSAGES: Final = 10
 """So many badly signed messages on a meter's topic in a day are no flipped bit: somebody else uses its account."""
 
@@ -96,8 +96,9 @@ def ingest(connection: Connection, opened: Sequence[VerifiedSeal | Refusal], pol
         ]
         _write(connection, done, now)
         _complete_hashes(db, done.streams)
+        live_updates.tell_of_batch(connection, done.streams, done.verdicts, now)
         done.receipts = {stream.meter_id: receipt_of(stream) for stream in _current_streams(db, done.streams)}
-    _keep_refusals(db, done, now)
+    _keep_refusals(connection, done, now)
     return done
 
 
@@ -175,6 +176,18 @@ def _write(connection: Connection, done: Ingested, now: datetime) -> None:
         store.replace_gaps(db, gapped, now)
     _keep_quarantined(connection, done, now)  # may lock meters: after the gaps, as the job that asks for them does
     _settle_successors(connection, done, in_batch, now)
+    tell_of_held(connection, _held_reasons(done), now)
+
+
+def _held_reasons(done: Ingested) -> dict[int, str]:
+    """Why seals are held from now on, one reason for each meter."""
+    reasons = {}
+    for one, verdict in done.verdicts:
+        if verdict.outcome is Outcome.QUARANTINED:
+            reasons[one.meter_no] = verdict.reason
+        elif verdict.successor_fault:
+            reasons[one.meter_no] = verdict.successor_fault[0]
+    return reasons
 
 
 def _settle_successors(
@@ -252,10 +265,10 @@ def _answer_equivocation(
         alarming = forks == 1
     if alarming:
         alarm: dict[str, object] = {"key_epoch": one.key_epoch, "sequence": one.seal.sequence, "detail": detail}
-        store.insert_alarm(driver(connection), EQUIVOCATION, one.meter_no, alarm, now)
+        raise_alarm(connection, EQUIVOCATION, one.meter_no, alarm, now)
 
 
-def _note_stolen_names(db: store.Driver, done: Ingested, now: datetime) -> None:
+def _note_stolen_names(connection: Connection, done: Ingested, now: datetime) -> None:
     """Raise an alarm, once a day and meter, when many messages under its name are signed by none of its keys."""
     counts = Counter(
         refusal.meter_no
@@ -264,16 +277,17 @@ def _note_stolen_names(db: store.Driver, done: Ingested, now: datetime) -> None:
     )
     if not counts:
         return
-    for meter_no, messages in store.count_bad_signatures(db, dict(counts), now).items():
+    for meter_no, messages in store.count_bad_signatures(driver(connection), dict(counts), now).items():
         if messages - counts[meter_no] < STOLEN_NAME_MESSAGES <= messages:
             detail: dict[str, object] = {"day": f"{now:%Y-%m-%d}", "messages": messages}
-            store.insert_alarm(db, STOLEN_NAME, meter_no, detail, now)
+            raise_alarm(connection, STOLEN_NAME, meter_no, detail, now)
 
 
-def _keep_refusals(db: store.Driver, done: Ingested, now: datetime) -> None:
+def _keep_refusals(connection: Connection, done: Ingested, now: datetime) -> None:
     if not done.refusals:
         return
-    _note_stolen_names(db, done, now)
+    _note_stolen_names(connection, done, now)
+    db = driver(connection)
     kept = store.count_unverified_quarantine(db, [_kept_topic(refusal) for refusal in done.refusals])
     rows = []
     for refusal in done.refusals:
@@ -412,6 +426,7 @@ def release(connection: Connection, quarantine_id: int, actor: str, note: str, n
     assert entry.meter_no is not None
     _count_after_all(connection, entry.meter_no, entry.key_epoch, entry.sequence)
     _decide(connection, quarantine_id, "released", actor, note, now)
+    _tell_of_decision(connection, entry.meter_no, "released", now)
 
 
 def reject(connection: Connection, quarantine_id: int, actor: str, note: str, now: datetime) -> None:
@@ -423,6 +438,13 @@ def reject(connection: Connection, quarantine_id: int, actor: str, note: str, no
             driver(connection), entry.meter_no, entry.key_epoch, entry.sequence, State.REJECTED
         )
     _decide(connection, quarantine_id, "rejected", actor, note, now)
+    if entry.sequence is not None and entry.meter_no is not None:
+        _tell_of_decision(connection, entry.meter_no, "rejected", now)
+
+
+def _tell_of_decision(connection: Connection, meter_no: int, decision: str, now: datetime) -> None:
+    meter = registry.get_meter(connection, registry.get_meter_id(connection, meter_no))
+    live_updates.tell_of_decision(connection, meter.meter_id, meter.owner, decision, 1, now)
 
 
 def release_backlog(connection: Connection, meter_id: str, actor: str, note: str, now: datetime) -> int:
@@ -435,6 +457,8 @@ def release_backlog(connection: Connection, meter_id: str, actor: str, note: str
         assert entry.meter_no is not None and entry.key_epoch is not None and entry.sequence is not None
         _count_after_all(connection, entry.meter_no, entry.key_epoch, entry.sequence)
         _decide(connection, entry.quarantine_id, "released", actor, note, now)
+    if entries:
+        live_updates.tell_of_decision(connection, meter_id, meter.owner, "released", len(entries), now)
     return len(entries)
 
 

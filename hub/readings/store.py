@@ -253,7 +253,7 @@ def list_streams(db: Driver, streams: Sequence[tuple[int, int]]) -> dict[tuple[i
         " k.base_production_excess_ws, k.base_consumption_excess_ws,"
         " CASE WHEN s.contiguous_sequence < s.highest_sequence THEN"
         "  (SELECT array_agg(ARRAY[g.first_sequence, g.last_sequence] ORDER BY g.first_sequence) FROM seal_gaps g"
-        "    WHERE g.meter_no = s.meter_no AND g.key_epoch = s.key_epoch) END"
+        "    WHERE g.meter_no = s.meter_no AND g.key_epoch = s.key_epoch) END, m.owner"
         " FROM meter_streams s JOIN meters m ON m.meter_no = s.meter_no"
         " JOIN meter_keys k ON k.meter_no = s.meter_no AND k.key_epoch = s.key_epoch"
         " WHERE (s.meter_no, s.key_epoch) IN (SELECT * FROM unnest(%s::int[], %s::int[]))",
@@ -268,6 +268,7 @@ def list_streams(db: Driver, streams: Sequence[tuple[int, int]]) -> dict[tuple[i
             current_key_epoch=current_key_epoch,
             key_revoked=key_revoked,
             superseded_after=superseded_after,
+            owner=bytes(row[24]),
         )
         stream.known[0] = base_facts(
             closed_until_unix_s=first_closed_until(valid_from_unix_s),
@@ -585,12 +586,14 @@ def count_bad_signatures(db: Driver, messages: dict[int, int], now: datetime) ->
     return {row[0]: row[1] for row in rows}
 
 
-def insert_alarm(db: Driver, kind: str, meter_no: int | None, detail: dict[str, object], now: datetime) -> None:
-    """Raise an alarm for the operators."""
-    db.execute(
-        "INSERT INTO alarms (kind, meter_no, detail, raised_at) VALUES (%s, %s, %s, %s)",
+def insert_alarm(db: Driver, kind: str, meter_no: int | None, detail: dict[str, object], now: datetime) -> int:
+    """Raise an alarm for the operators; returns its number."""
+    row = db.execute(
+        "INSERT INTO alarms (kind, meter_no, detail, raised_at) VALUES (%s, %s, %s, %s) RETURNING alarm_id",
         [kind, meter_no, psycopg.types.json.Jsonb(detail), now],
-    )
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:

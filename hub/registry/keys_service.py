@@ -14,6 +14,9 @@ from sqlalchemy.exc import IntegrityError
 
 from hub.audit import append_audit
 from hub.errors import CredentialRequestInvalid, KeyEpochDiffers, MeterKeyInUse, MeterKeyNotFound, MeterRetired
+from hub.live.owners import OfMeter, tell_owners
+from hub.notifications.kinds import instant
+from hub.notifications.service import notify_owner, tell_later
 from hub.registry import key_rules, keys_store, rules, store
 from hub.registry.key_rules import Base, Exchange, Rotation
 from hub.registry.keys_store import MeterKey
@@ -83,6 +86,13 @@ def install_key(
             "minting_allowed": minting_allowed,
         },
     )
+    told = {
+        "meter_id": meter.meter_id,
+        "key_epoch": statement.key_epoch,
+        "vouched_for_by": "the key before it" if endorsed_by == key_rules.BY_OLD_KEY else "you, the owner",
+    }
+    tell_later(connection, f"meter:{meter.meter_id}", "meter.key_rotated", told, now, owner=meter.owner)
+    tell_owners(connection, [OfMeter(meter.owner, "meter.key_rotated", told)], now)
 
 
 def same_rotation(connection: Connection, meter_no: int, key: MeterKey, rotation: Rotation) -> bool:
@@ -115,6 +125,16 @@ def revoke_keys(
         "withdrawn_seals": withdrawn,
     }
     append_audit(connection, now, actor, "meter.revoke_key", f"meter:{meter.meter_id}", detail)
+    first_epoch, first_from = revoked[0]
+    told = {
+        "meter_id": meter.meter_id,
+        "key_epoch": first_epoch,
+        "revoked_from": instant(first_from),
+        "reason": reason.rstrip("."),
+        "withdrawn_seals": withdrawn,
+    }
+    notify_owner(connection, meter.owner, "meter.key_revoked", told, now)
+    tell_owners(connection, [OfMeter(meter.owner, "meter.key_revoked", told)], now)
 
 
 def find_key(keys: Sequence[MeterKey], key_epoch: int) -> MeterKey:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -23,6 +23,8 @@ from hub.errors import (
     MeterRetired,
     MintingUnchanged,
 )
+from hub.live.owners import OfMeter, tell_owners
+from hub.notifications.service import notify_owner, tell_later
 from hub.outbox.store import add_job
 from hub.registry import commands_store, key_rules, keys_store, rules, store
 from hub.signatures import SigningKey
@@ -88,6 +90,8 @@ def register_meter(
         },
     )
     add_job(connection, CREATE_ACCOUNT, statement.meter_id, {}, now)
+    notify_owner(connection, statement.owner, "meter.registered", {"meter_id": statement.meter_id}, now)
+    tell_owners(connection, [OfMeter(statement.owner, "meter.registered", {"meter_id": statement.meter_id})], now)
     return store.get_meter(connection, statement.meter_id)
 
 
@@ -136,7 +140,20 @@ def renew_broker_password(connection: Connection, meter_id: str, reason: str, ac
     add_job(connection, CREATE_ACCOUNT, meter_id, {}, now)
     detail = {"generation": generation, "reason": reason}
     append_audit(connection, now, actor, "meter.renew_password", f"meter:{meter_id}", detail)
+    _tell_owner(connection, meter, "meter.password_renewed", reason, now)
     return generation
+
+
+def list_meters(
+    connection: Connection, owners: Collection[bytes] | None, after_meter_id: str, limit: int
+) -> Sequence[store.Meter]:
+    """Meters of these owners, or of all, in the order of their ids, beginning behind `after_meter_id`."""
+    return store.list_meters(connection, owners, after_meter_id, limit)
+
+
+def count_meters(connection: Connection, owners: Collection[bytes]) -> int:
+    """How many meters these owners have, retired ones included."""
+    return store.count_meters(connection, owners)
 
 
 def set_minting_allowed(
@@ -153,6 +170,7 @@ def set_minting_allowed(
     action = "meter.allow_minting" if allowed else "meter.forbid_minting"
     detail = {"reason": reason, "phases_netted": meter.phases_netted}
     append_audit(connection, now, actor, action, f"meter:{meter_id}", detail)
+    _tell_owner(connection, meter, "meter.minting_allowed" if allowed else "meter.minting_forbidden", reason, now)
 
 
 def retire_meter(connection: Connection, meter_id: str, reason: str, actor: str, now: datetime) -> None:
@@ -164,6 +182,7 @@ def retire_meter(connection: Connection, meter_id: str, reason: str, actor: str,
     store.set_state(connection, meter.meter_no, meter.state, rules.RETIRED)
     add_job(connection, CREATE_ACCOUNT, meter_id, {}, now)
     append_audit(connection, now, actor, "meter.retire", f"meter:{meter_id}", {"reason": reason})
+    _tell_owner(connection, meter, "meter.retired", reason, now)
 
 
 def _living_meter_for_update(connection: Connection, meter_id: str) -> store.Meter:
@@ -179,6 +198,7 @@ def suspend_meter(connection: Connection, meter_id: str, reason: str, actor: str
     if not store.set_state(connection, meter.meter_no, rules.ACTIVE, rules.SUSPENDED):
         raise MeterNotActive(f"{meter_id} is {meter.state}")
     append_audit(connection, now, actor, "meter.suspend", f"meter:{meter_id}", {"reason": reason})
+    _tell_owner(connection, meter, "meter.suspended", reason, now)
 
 
 def resume_meter(connection: Connection, meter_id: str, reason: str, actor: str, now: datetime) -> None:
@@ -187,6 +207,7 @@ def resume_meter(connection: Connection, meter_id: str, reason: str, actor: str,
     if not store.set_state(connection, meter.meter_no, rules.SUSPENDED, rules.ACTIVE):
         raise MeterNotSuspended(f"{meter_id} is {meter.state}")
     append_audit(connection, now, actor, "meter.resume", f"meter:{meter_id}", {"reason": reason})
+    _tell_owner(connection, meter, "meter.resumed", reason, now)
 
 
 def suspend_for_equivocation(connection: Connection, meter_no: int, meter_id: str, detail: str, now: datetime) -> bool:
@@ -194,6 +215,10 @@ def suspend_for_equivocation(connection: Connection, meter_no: int, meter_id: st
     if not store.set_state(connection, meter_no, rules.ACTIVE, rules.SUSPENDED):
         return False
     append_audit(connection, now, "hub", "meter.suspend", f"meter:{meter_id}", {"reason": f"equivocation: {detail}"})
+    owner = store.get_meter(connection, meter_id).owner
+    told = {"meter_id": meter_id, "reason": "its key has signed two different batches under one number"}
+    tell_later(connection, f"meter:{meter_id}", "meter.suspended", told, now, owner=owner)
+    tell_owners(connection, [OfMeter(owner, "meter.suspended", told)], now)
     return True
 
 
@@ -264,6 +289,12 @@ def pending_commands(connection: Connection, meter_no: int, after_counter: int, 
     asks instead of listening. At most PENDING_COMMANDS_MAX; it asks again.
     """
     return commands_store.list_pending(connection, meter_no, after_counter, now, PENDING_COMMANDS_MAX)
+
+
+def _tell_owner(connection: Connection, meter: store.Meter, kind: str, reason: str, now: datetime) -> None:
+    told = {"meter_id": meter.meter_id, "reason": reason.rstrip(".")}
+    notify_owner(connection, meter.owner, kind, told, now)
+    tell_owners(connection, [OfMeter(meter.owner, kind, told)], now)
 
 
 def _meter_row(statement: Enrolment, capacity: Capacity, now: datetime) -> dict[str, object]:

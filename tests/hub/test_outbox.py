@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import event, text
 
+from hub import metrics
 from hub.db import transaction
-from hub.outbox.jobs import BACK_OFF_MAX_S, LEASE, JobImpossible, back_off_s, run_jobs_once
-from hub.outbox.store import add_job, count_unfinished_jobs, end_job, lease_due_job, postpone_job
+from hub.outbox.jobs import (
+    BACK_OFF_MAX_S,
+    LEASE,
+    JobImpossible,
+    JobPostponed,
+    Lane,
+    OutboxGauges,
+    back_off_s,
+    loops_of,
+    run_jobs_once,
+)
+from hub.outbox.store import Backlog, add_job, end_job, lease_due_job, list_backlogs, postpone_job
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+TIMEOUT_S = 20
 
 
 def _add(engine, subject="roof", kind="greet", payload=None, now=NOON):
@@ -22,9 +35,22 @@ def _add(engine, subject="roof", kind="greet", payload=None, now=NOON):
         add_job(connection, kind, subject, payload or {}, now)
 
 
-def _lease(engine, now=NOON):
+def _lease(engine, now=NOON, kinds=("greet",)):
     with transaction(engine) as connection:
-        return lease_due_job(connection, now, now + LEASE)
+        return lease_due_job(connection, kinds, now, now + LEASE)
+
+
+def _plant(engine, count, kind, subject, now=NOON):
+    """Many waiting jobs at once; `subject` is SQL over `number`."""
+    with transaction(engine) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO outbox_jobs (kind, subject, payload, state, run_at, created_at)"
+                f" SELECT :kind, {subject}, '{{}}', 'waiting', CAST(:now AS timestamptz) - interval '1 hour', :now"
+                " FROM generate_series(1, :count) AS number"
+            ),
+            {"kind": kind, "count": count, "now": now},
+        )
 
 
 def _rows(engine):
@@ -75,16 +101,134 @@ def test_no_pause_exceeds_five_minutes(attempts):
 
 def test_a_job_that_can_never_succeed_is_given_up_and_kept(engine):
     _add(engine)
-    _add(engine, kind="unheard of")
 
     def impossible(job, now):
         raise JobImpossible("the payload is no command")
 
-    assert run_jobs_once(engine, {"greet": impossible}, lambda: NOON) == 2
-    assert [row[:3] for row in _rows(engine)] == [
-        ("given_up", 1, "the payload is no command"),
-        ("given_up", 1, "this hub knows no such kind of job"),
+    assert run_jobs_once(engine, {"greet": impossible}, lambda: NOON) == 1
+    assert [row[:3] for row in _rows(engine)] == [("given_up", 1, "the payload is no command")]
+
+
+def test_a_handler_may_say_when_to_try_again(engine):
+    _add(engine)
+
+    def busy(job, now):
+        raise JobPostponed("nobody is at home", 90.5)
+
+    assert run_jobs_once(engine, {"greet": busy}, lambda: NOON) == 1
+    assert _rows(engine) == [("waiting", 1, "nobody is at home", NOON + timedelta(seconds=90.5))]
+    assert run_jobs_once(engine, {"greet": busy}, lambda: NOON + timedelta(seconds=90)) == 0
+    assert run_jobs_once(engine, {"greet": lambda job, now: None}, lambda: NOON + timedelta(seconds=91)) == 1
+    assert _rows(engine)[0].state == "done"
+
+
+def test_an_error_with_a_zero_byte_is_kept_without_it(engine):
+    _add(engine)
+
+    def fail(job, now):
+        raise ValueError("what came was \x00")
+
+    assert run_jobs_once(engine, {"greet": fail}, lambda: NOON) == 1
+    assert _rows(engine)[0].last_error == "ValueError: what came was \ufffd"
+
+
+def test_a_worker_takes_no_kind_that_it_has_no_handler_for(engine):
+    _add(engine, kind="unheard of")
+    assert run_jobs_once(engine, {"greet": lambda job, now: None}, lambda: NOON) == 0
+    assert run_jobs_once(engine, {}, lambda: NOON) == 0
+    assert [row[:3] for row in _rows(engine)] == [("waiting", 0, None)]
+
+
+def test_a_kind_that_nobody_serves_shows_in_a_figure_and_once_in_the_log(engine, log_lines):
+    for subject in ("roof", "cellar"):
+        _add(engine, kind="unheard of", subject=subject)
+    _add(engine)
+    gauges = OutboxGauges(["greet", "part"])
+    for _ in range(2):
+        gauges.measure_once(engine, NOON + timedelta(seconds=40))
+    unserved = metrics.OUTBOX_UNSERVED.collect()[0].samples
+    assert [(each.labels, each.value) for each in unserved] == [({"kind": "unheard of"}, 2)]
+    late_s = {each.labels["kind"]: each.value for each in metrics.OUTBOX_LATENESS.collect()[0].samples}
+    assert late_s == {"unheard of": 40, "greet": 40}
+    assert metrics.REGISTRY.get_sample_value("commonwatt_outbox_unfinished_jobs") == 3
+    assert [each["kinds"] for each in log_lines() if each["event"] == "outbox_kinds_unserved"] == [["unheard of"]]
+    run_jobs_once(engine, {"unheard of": lambda job, now: None}, lambda: NOON)
+    gauges.measure_once(engine, NOON)
+    assert metrics.OUTBOX_UNSERVED.collect()[0].samples == []
+
+
+def test_a_slow_lane_delays_no_job_of_another(engine):
+    """A handler of one lane waits until a job of another, written after it, is done."""
+    account_made, stop = threading.Event(), threading.Event()
+    waited = []
+    lanes = [
+        Lane("slow", 1, {"post": lambda job, now: waited.append(account_made.wait(TIMEOUT_S))}),
+        Lane("quick", 1, {"account": lambda job, now: account_made.set()}),
     ]
+    now = datetime.now(UTC)
+    for number in range(3):
+        _add(engine, kind="post", subject=f"receiver-{number}", now=now)
+    _add(engine, kind="account", now=now)
+    workers = [threading.Thread(target=loop) for loop in loops_of(lanes, engine, stop).values()]
+    for worker in workers:
+        worker.start()
+    assert account_made.wait(TIMEOUT_S)
+    stop.set()
+    for worker in workers:
+        worker.join()
+    assert waited and all(waited)
+
+
+def test_no_kind_is_served_by_two_lanes(engine):
+    lane = Lane("one", 2, {"greet": lambda job, now: None})
+    assert list(loops_of([lane], engine, threading.Event())) == ["one-1", "one-2"]
+    with pytest.raises(AssertionError):
+        loops_of([lane, Lane("other", 1, lane.handlers)], engine, threading.Event())
+
+
+def test_of_several_kinds_the_job_that_has_been_due_for_longest_comes_first(engine):
+    _add(engine, kind="part", now=NOON - timedelta(seconds=1))
+    _add(engine, kind="greet", now=NOON - timedelta(seconds=2))
+    _add(engine, kind="part", subject="cellar", now=NOON - timedelta(seconds=3))
+    leased = [_lease(engine, kinds=["greet", "part"]) for _ in range(4)]
+    assert [each and (each.kind, each.subject) for each in leased] == [
+        ("part", "cellar"),
+        ("greet", "roof"),
+        ("part", "roof"),
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [("other", "'receiver-' || number"), ("other", "'one receiver'"), ("greet", "'member-' || number")],
+)
+def test_a_lease_looks_at_a_few_rows_however_many_jobs_wait(engine, kind, subject):
+    """100,000 jobs, of another lane or of this one: the pages that a lease touches stay few, by index alone."""
+    _plant(engine, 100_000, kind, subject)
+    _add(engine, now=NOON - timedelta(hours=2))
+    with transaction(engine) as connection:
+        connection.execute(text("ANALYZE outbox_jobs"))
+    with engine.connect() as connection:
+        plan, statement = [], None
+
+        def explain(_connection, cursor, sql, parameters, _context, _many):
+            nonlocal statement
+            statement = sql, parameters
+
+        event.listen(engine, "before_cursor_execute", explain)
+        leased = lease_due_job(connection, ["greet", "part"], NOON, NOON + LEASE)
+        event.remove(engine, "before_cursor_execute", explain)
+        connection.rollback()
+        raw = connection.connection.cursor()
+        raw.execute("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) " + statement[0], statement[1])
+        plan = [line for (line,) in raw.fetchall()]
+        connection.rollback()
+    assert leased.subject == "roof"
+    assert not [line for line in plan if "Seq Scan" in line], plan
+    [buffers, *_] = [line for line in plan if "Buffers: shared" in line]
+    pages = sum(int(number) for number in re.findall(r"(?:hit|read)=(\d+)", buffers))
+    assert pages < 100, "\n".join(plan)
 
 
 def test_a_job_whose_worker_died_is_taken_over_when_its_lease_ends(engine):
@@ -117,7 +261,7 @@ def test_jobs_of_one_subject_keep_their_order_and_do_not_hold_up_others(engine):
     assert _lease(engine) is None
     with transaction(engine) as connection:
         end_job(connection, first, "done", None, NOON)
-        assert count_unfinished_jobs(connection) == 3
+        assert list_backlogs(connection) == [Backlog("greet", 3, NOON)]
     assert _lease(engine).payload == {"number": 1}
 
 
