@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import uuid4
 
 import typer
 
-from commonwatt import admin_fleet, admin_keys
-from commonwatt.admin_client import AdminError, path_of
-from commonwatt.admin_terminal import Access, open_client, show
+from commonwatt import admin_audit, admin_fleet, admin_keys, admin_members, api_keys
+from commonwatt.access import (
+    KEY_FILE_VARIABLE,
+    SESSION_FILE,
+    SESSION_FILE_VARIABLE,
+    URL_VARIABLE,
+    Access,
+    open_client,
+)
+from commonwatt.hub_client import path_of
+from commonwatt.member_session import MemberSession
+from commonwatt.terminal import new_secret_file, show
 
 app = typer.Typer(
     help="Operate a running community.", no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False
@@ -31,20 +37,30 @@ _TWO_SEQUENCES = re.compile(r"(\d{1,16})-(\d{1,16})")
 @app.callback()
 def root(
     context: typer.Context,
-    url: Annotated[str, typer.Option(envvar="COMMONWATT_API_URL", help="Address of the hub's API.")],
-    token_file: Annotated[
-        Path, typer.Option(envvar="COMMONWATT_ADMIN_TOKEN_FILE", help="File with the admin token, mode 0600.")
-    ],
+    url: Annotated[
+        str, typer.Option(envvar=URL_VARIABLE, help="Address of the hub's API; a session knows its own.")
+    ] = "",
+    key_file: Annotated[
+        Path | None,
+        typer.Option(envvar=KEY_FILE_VARIABLE, help="File with an API key, mode 0600; the session unless given."),
+    ] = None,
+    session_file: Annotated[
+        Path, typer.Option(envvar=SESSION_FILE_VARIABLE, help="Where `commonwatt member sign-in` left the session.")
+    ] = SESSION_FILE,
     idempotency_key: Annotated[
         str, typer.Option(help="To repeat an invocation whose answer was lost; a new one unless given.")
     ] = "",
 ) -> None:
-    """Operate a running community over its REST API."""
-    context.obj = Access(url, token_file, idempotency_key or str(uuid4()))
+    """Operate a running community over its REST API, as the owner of an API key or as who signed in here."""
+    session = MemberSession(session_file.expanduser())
+    context.obj = Access("commonwatt admin", url, key_file, session, idempotency_key or str(uuid4()))
 
 
 for _command in (admin_fleet.meters, admin_fleet.status, admin_fleet.alarms, *admin_keys.COMMANDS):
     app.command()(_command)
+app.add_typer(admin_members.app, name="members")
+app.add_typer(api_keys.app, name="api-keys")
+app.add_typer(admin_audit.app, name="audit")
 
 
 @app.command()
@@ -68,7 +84,7 @@ def register(
     }
     if register_quantum_wh is not None:
         body["register_quantum_wh"] = register_quantum_wh
-    with open_client(context) as hub, _new_secret_file(password_file) as file:
+    with open_client(context) as hub, new_secret_file(password_file, "password_file") as file:
         meter = hub.post("/meters", body)
         file.write(meter["broker"]["password"])
     typer.echo(f"Registered {meter['meter_id']}, key epoch {meter['key_epoch']}, {meter['state']}.")
@@ -227,18 +243,3 @@ def _read_enrolment(source: str) -> str:
         return (sys.stdin.read() if source == "-" else Path(source).read_text(encoding="ascii")).strip()
     except (OSError, UnicodeDecodeError) as fault:
         raise typer.BadParameter(f"--enrolment {source}: {fault}") from fault
-
-
-@contextmanager
-def _new_secret_file(path: Path) -> Iterator[Any]:
-    """A file for a secret, made before the secret exists, so that none is lost; gone again if nothing comes of it."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError as fault:
-        raise AdminError("password_file", str(fault)) from fault
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            yield file
-    except BaseException:
-        path.unlink()
-        raise

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
-from commonwatt.admin_client import path_of
-from commonwatt.admin_terminal import clean, console, open_client, show
+from commonwatt.access import open_client
+from commonwatt.hub_client import path_of
+from commonwatt.terminal import clean, console, show, show_list
 
 METERS_PER_REQUEST = 1_000
 PRESENCE_STYLES = {"online": "green", "offline": "bold red", "never": "dim"}
@@ -67,15 +67,9 @@ def status(context: typer.Context, meter_id: Annotated[str, typer.Argument(metav
     """How one meter is, in detail: what the hub has of it, and what it last said of itself."""
     with open_client(context) as hub:
         meter = hub.get(path_of("meters", meter_id, "status"))
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, style="dim")
-    grid.add_column(overflow="fold")
-    for name, value in status_lines(meter):
-        grid.add_row(Text(clean(name)), Text(clean(value)))
-    terminal = console()
     head = " · ".join((meter["meter_id"], meter["kind"], meter["state"], f"key epoch {meter['key_epoch']}"))
-    terminal.print(Text(clean(head), style="bold"))
-    terminal.print(grid)
+    console().print(Text(clean(head), style="bold"))
+    show_list(status_lines(meter))
 
 
 def alarms(

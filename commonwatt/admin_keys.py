@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from commonwatt.admin_client import AdminError, path_of
-from commonwatt.admin_terminal import open_client, show
+from commonwatt.access import open_client
+from commonwatt.hub_client import CommandError, path_of
+from commonwatt.terminal import replace_secret_file, show
 
 MeterId = Annotated[str, typer.Argument(metavar="METER", help="Meter id.")]
 KeyEpoch = Annotated[int, typer.Argument(metavar="EPOCH", help="Number in the list of keys.", min=1)]
@@ -148,20 +148,14 @@ def _write(file: Path, document: dict[str, Any]) -> None:
     try:
         file.write_text(json.dumps(document, indent=2) + "\n", encoding="ascii")
     except OSError as fault:
-        raise AdminError("file", str(fault)) from fault
+        raise CommandError("file", str(fault)) from fault
 
 
 def _write_secret(file: Path, secret: str) -> None:
     """Replace a file by one that only its owner may read."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
-            stream.write(secret)
-        partial.replace(file)
+        replace_secret_file(file, secret)
     except OSError as fault:
-        raise AdminError(
+        raise CommandError(
             "password_file", f"{fault}; the password is in force: repeat with the same --idempotency-key"
         ) from fault
-    finally:
-        partial.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ ROOMS = {
     "hub": Room("hub.cli", "hub", "The service: API, ingest, jobs, migrations."),
     "edge": Room("edge.cli", "edge", "The meter agent."),
     "admin": Room("commonwatt.admin", "admin", "Operate a running community."),
+    "member": Room("commonwatt.member", "admin", "Be a member: sign in, see your meters, be told."),
     "verify": Room("commonwatt.verify", "", "Check evidence offline."),
     "simulate": Room("simulators.cli", "local", "The outside world over its real protocols."),
     "bench": Room("infra.cli", "local", "Measure throughput on this machine.", ("bench",)),

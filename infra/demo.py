@@ -16,16 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from infra.demo_figures import GOLDEN_HOME, get, story, summarise
+from infra.demo_figures import GOLDEN_HOME, get, story, summarise, what_next
+from infra.demo_people import People, people_story
 from infra.local.community import Community
-from infra.local.homes import NET_ONLY, Home, Meters, Rhythm, agent_toml, register, simulator_toml
+from infra.local.homes import NET_ONLY, OWNER, Home, Meters, Rhythm, agent_toml, register, simulator_toml
 from infra.local.mosquitto_package import fetch, find_installed
-from infra.local.processes import LaunchError, pause_until
+from infra.local.processes import LaunchError, log_tail, pause_until
 
 COMMUNITY_ID = "demo-street"
 STREET = [
@@ -54,6 +56,7 @@ STEP_TIMEOUT_S = 120.0
 DAY_TIMEOUT_S = 600.0
 POLL_PAUSE_S = 0.25
 LIVE_PAUSE_S = 2.0
+TOLD_LINES = 6
 
 
 class Interrupted(BaseException):
@@ -73,17 +76,24 @@ def run_demo(var: Path, *, once: bool, console: Console) -> int:
             if find_installed() is None and not cache.exists():
                 console.print("Mosquitto is not installed: downloading a private copy, about 2 MB, a few seconds.")
             installation = find_installed() or fetch(cache)
-            with Community(run, COMMUNITY_ID, installation) as community:
-                summary = _play_day(community, progress)
+            with (
+                Community(run, COMMUNITY_ID, installation, mail=True) as community,
+                People(community) as people,
+            ):
+                summary = _play_day(community, people, progress)
                 (demo / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
                 progress.stop()
                 played = not summary["faults"]
-                for line in story(community, summary, once=once):
+                lines = story(summary)
+                if played:
+                    lines += people_story(summary["people"], SEALS_PER_DAY, len(STREET))
+                    lines += what_next(community, once=once)
+                for line in lines:
                     console.print(line, markup=False, highlight=False, soft_wrap=True)
                 for fault in summary["faults"]:
                     console.print(f"WRONG    {fault}", style="red", markup=False, soft_wrap=True)
                 if played and not once:
-                    _live_on(community, console)
+                    _live_on(community, people, console)
     except LaunchError as error:
         console.print(f"demo: {error}", style="red", markup=False, highlight=False)
         return 1
@@ -117,26 +127,32 @@ def _columns() -> tuple[TextColumn, BarColumn, TaskProgressColumn, TimeElapsedCo
     return TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
 
 
-def _play_day(community: Community, progress: Progress) -> dict[str, Any]:
+def _play_day(community: Community, people: People, progress: Progress) -> dict[str, Any]:
     begun_s = time.monotonic()
     today = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     day = today - DAY
-    steps = progress.add_task("PostgreSQL, Mosquitto", total=5)
+    steps = progress.add_task("PostgreSQL, Mosquitto, a mail server", total=6)
     community.start_servers()
     progress.update(steps, advance=1, description="simulated meters, hub")
     ports_file = _start_meters(community, day.date())
     community.start_hub()
     ports = json.loads(_wait_for_file(community, ports_file))
     progress.update(steps, advance=1, description="enrolling the meters")
-    enrolments = _enrol(community, ports, day)
-    progress.update(steps, advance=1, description="registering them with the hub")
-    with community.client() as client:
-        _register(community, client, ports, enrolments)
+    owners = {home.home_id: people.address if home.is_golden else OWNER for home in STREET}
+    enrolments = _enrol(community, ports, owners, day)
+    progress.update(steps, advance=1, description="an owner, an operator and an auditor become members")
+    people.join()
+    progress.update(steps, advance=1, description="registering the meters")
+    with people.operator_client() as client:
+        _register(community, client, ports, owners, enrolments)
+        people.watch()
         progress.update(steps, advance=1, description="their accounts on the broker")
         _wait_for_accounts(community, client)
         progress.remove_task(steps)
         _replay(community, client, day, progress)
         summary = summarise(community, client, STREET, day)
+    found, faults = people.report(SEALS_PER_DAY)
+    summary |= {"people": found, "faults": summary["faults"] + faults}
     return {**summary, "duration_s": round(time.monotonic() - begun_s, 1)}
 
 
@@ -161,26 +177,35 @@ def _home_directory(community: Community, home: Home) -> Path:
     return community.directory / "homes" / home.home_id
 
 
-def _enrol(community: Community, ports: dict[str, int], day: datetime.datetime) -> dict[str, str]:
+def _enrol(
+    community: Community, ports: dict[str, int], owners: dict[str, str], day: datetime.datetime
+) -> dict[str, str]:
     """Let every agent make its key and state its starting counters as of midnight, all at once."""
     running = {}
     for home in STREET:
         directory = _home_directory(community, home)
         directory.mkdir(parents=True)
         config = directory / "agent.toml"
-        config.write_text(agent_toml(home, ports[home.home_id], community, DAY_RHYTHM))
+        config.write_text(agent_toml(home, ports[home.home_id], community, DAY_RHYTHM, owner=owners[home.home_id]))
         running[home.home_id] = community.run(
             f"{home.home_id}-enrol", "edge", "enrol", "--config", config, "--valid-from", day.isoformat()
         )
     return {home_id: community.finish(name).split()[-1] for home_id, name in running.items()}
 
 
-def _register(community: Community, client: httpx.Client, ports: dict[str, int], enrolments: dict[str, str]) -> None:
+def _register(
+    community: Community,
+    client: httpx.Client,
+    ports: dict[str, int],
+    owners: dict[str, str],
+    enrolments: dict[str, str],
+) -> None:
     for home in STREET:
         directory = _home_directory(community, home)
         key = register(client, home, enrolments[home.home_id], directory)
         for name, rhythm in (("agent.toml", DAY_RHYTHM), ("live.toml", LIVE_RHYTHM)):
-            (directory / name).write_text(agent_toml(home, ports[home.home_id], community, rhythm, key))
+            text = agent_toml(home, ports[home.home_id], community, rhythm, key, owners[home.home_id])
+            (directory / name).write_text(text)
 
 
 def _wait_for_accounts(community: Community, client: httpx.Client) -> None:
@@ -213,15 +238,17 @@ def _replay(community: Community, client: httpx.Client, day: datetime.datetime, 
         community.finish(name)
 
 
-def _live_on(community: Community, console: Console) -> None:
-    """Start the agents for good and show what the hub stores, until Ctrl-C."""
+def _live_on(community: Community, people: People, console: Console) -> None:
+    """Start the agents for good; show what the hub stores, and what the golden home's owner is told, until Ctrl-C."""
     for home in STREET:
         config = _home_directory(community, home) / "live.toml"
         community.run(f"{home.home_id}-live", "edge", "run", "--config", config)
+    watched = people.watch_on()
     console.print("The homes live on. Ctrl-C ends the demo.")
-    with community.client() as client, Live(console=console, transient=True, auto_refresh=False) as live:
+    with people.operator_client() as client, Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
-            live.update(_live_table(client), refresh=True)
+            told = Text(log_tail(watched, TOLD_LINES), no_wrap=True, overflow="ellipsis")
+            live.update(Group(_live_table(client), "commonwatt member watch, as Ada sees it:", told), refresh=True)
             pause_until(0, LIVE_PAUSE_S)
             community.check_alive()
 

@@ -105,8 +105,8 @@ def get(client: httpx.Client, path: str, query: dict[str, str] | None = None) ->
     return response.json()
 
 
-def story(community: Community, summary: dict[str, Any], *, once: bool) -> list[str]:
-    """The end of the demonstration, in about ten lines."""
+def story(summary: dict[str, Any]) -> list[str]:
+    """What was measured and stored, in eight lines."""
     stored, homes = summary["stored"], summary["homes"]
     street = {name: sum(energy[name] for energy in homes.values()) for name in NAMES}
     lines = [
@@ -118,15 +118,21 @@ def story(community: Community, summary: dict[str, Any], *, once: bool) -> list[
     lines += [
         f"  {'all homes together':28}{_kwh(street)}",
         f"Stored   {stored['seals']} signed seals, {stored['readings']} readings, {stored['quarantine']} quarantined",
-        f"         in PostgreSQL, {_near(community.directory)}/postgres; logs beside it in log/",
+        f"         in PostgreSQL, {_near(Path(summary['directory']))}/postgres; mail/, people/ and log/ are beside it",
     ]
+    return lines
+
+
+def what_next(community: Community, *, once: bool) -> list[str]:
+    """Where everything is, and what to type now."""
     if once:
-        return [*lines, "Next     make demo: the same, and then the homes live on"]
+        return ["Next     make demo: the same, and then the homes live on"]
+    session = community.directory / "people" / "ada" / "session.json"
     return [
-        *lines,
         f"API      {community.api_url}, MQTT over TLS {community.broker.host}:{community.broker.port}",
         f"Next     export COMMONWATT_API_URL={community.api_url}",
-        f"         export COMMONWATT_ADMIN_TOKEN_FILE={_near(community.secrets)}/admin-token",
+        f"         {_near(COMMAND)} member --session-file {_near(session)} watch",
+        f"         export COMMONWATT_API_KEY_FILE={_near(community.admin_key_file)}",
         f"         {_near(COMMAND)} admin export {GOLDEN_HOME} golden.ndjson",
         f"         {_near(COMMAND)} verify golden.ndjson",
     ]

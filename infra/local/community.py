@@ -1,4 +1,5 @@
-"""One community on this machine: PostgreSQL, Mosquitto and the hub's processes, all of them children of ours."""
+"""One community on this machine: PostgreSQL, Mosquitto, perhaps a mail server, and the hub's processes, all of them
+children of ours."""
 
 import secrets
 import subprocess
@@ -11,6 +12,7 @@ from typing import Self
 
 import httpx
 
+from infra.local.mail import MailSimulator
 from infra.local.mosquitto import Mosquitto
 from infra.local.mosquitto_package import Installation
 from infra.local.postgres import Postgres
@@ -28,13 +30,15 @@ from infra.local.processes import (
 READY_TIMEOUT_S = 60.0
 READY_PAUSE_S = 0.1
 SECRET_BYTES = 32
+SECRETS = ("command-key", "broker-secret", "member-secret", "token-key")
 COMMONWATT = (sys.executable, "-m", "commonwatt")
 
 
 class Community:
-    """Everything the hub needs and is. `directory` holds postgres/, mosquitto/, secrets/ and log/.
+    """Everything the hub needs and is. `directory` holds postgres/, mosquitto/, mail/, secrets/ and log/.
 
-    Start with `start_servers`, `start_hub`; `processes` may be extended by more children (see `run`).
+    Start with `start_servers`, `start_hub`; `processes` may be extended by more children (see `run`). The first admin's
+    API key is in `admin_key_file`. Of several API processes `api_urls` has each by its name; `api_url` is the first.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class Community:
         gateway: bool = False,
         client_certificates: bool = False,
         database_settings: Sequence[str] = (),
+        api_processes: int = 1,
+        mail: bool = False,
     ) -> None:
         self.directory = directory.absolute()
         self.community_id = community_id
@@ -59,47 +65,61 @@ class Community:
             gateway=gateway,
             client_certificates=client_certificates,
         )
+        self.mail = MailSimulator(self.directory / "mail") if mail else None
+        self.api_parts = ["api", *(f"api-{number}" for number in range(2, api_processes + 1))]
+        self.api_urls: dict[str, str] = {}
         self.api_url = ""
+        self.admin_key_file = self.secrets / "admin-key"
         self.database_url = ""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self._servers = ExitStack()
 
     def start_servers(self) -> None:
-        """Start PostgreSQL and Mosquitto, and make the hub's secrets if there are none. Raises LaunchError."""
+        """Start PostgreSQL, Mosquitto and perhaps the mail server, and make the hub's secrets if there are none.
+
+        Raises LaunchError.
+        """
         self.secrets.mkdir(parents=True, exist_ok=True)
-        for name, secret in (
-            ("admin-token", secrets.token_urlsafe(SECRET_BYTES)),
-            ("command-key", secrets.token_hex(SECRET_BYTES)),
-            ("broker-secret", secrets.token_hex(SECRET_BYTES)),
-        ):
+        for name in SECRETS:
             if not (self.secrets / name).exists():
-                write_secret(self.secrets / name, secret)
+                write_secret(self.secrets / name, secrets.token_hex(SECRET_BYTES))
         self._servers.enter_context(self.postgres)
         self._servers.enter_context(self.broker)
+        if self.mail is not None:
+            self._servers.enter_context(self.mail)
         self.database_url = self.postgres.url()
 
     def start_hub(self) -> None:
-        """Migrate the database, start API, ingest and jobs, and return when the API says ready. Raises LaunchError."""
+        """Migrate the database, make the first admin if there is none, start API, ingest and jobs.
+
+        Returns when every API process says ready. Raises LaunchError.
+        """
+        for part in self.api_parts:
+            self.api_urls[part] = f"http://{LOOPBACK}:{remembered_port(self.directory / f'{part}-port')}"
+        self.api_url = self.api_urls["api"]
         self.finish(self.run("hub-migrate", "hub", "migrate", environment=self.environment()))
-        self.api_url = f"http://{LOOPBACK}:{self.api_port()}"
-        for part in ("api", "ingest", "jobs"):
+        if not self.admin_key_file.exists():
+            bootstrap = ("hub", "bootstrap", "--key-file", self.admin_key_file)
+            self.finish(self.run("hub-bootstrap", *bootstrap, environment=self.environment()))
+        for part in (*self.api_parts, "ingest", "jobs"):
             self.start_part(part)
-        deadline_s = time.monotonic() + READY_TIMEOUT_S
-        while not self._api_is_ready():
-            self.check_alive()
-            if not pause_until(deadline_s, READY_PAUSE_S):
-                raise LaunchError(f"the hub is not ready after {READY_TIMEOUT_S:.0f} s; its logs are in {self.log}")
+        for part in self.api_parts:
+            self.wait_until_ready(part)
 
     def start_part(self, part: str) -> None:
-        """Start one of the hub's processes, at first or again: api, ingest or jobs."""
+        """Start one of the hub's processes, at first or again: api (api-2, …), ingest or jobs."""
         environment = self.environment()
-        if part == "api":  # of the others none is to look for another port while the API has its own
-            environment["COMMONWATT_API_PORT"] = str(self.api_port())
-        self.run(f"hub-{part}", "hub", part, environment=environment)
+        if part in self.api_parts:
+            environment["COMMONWATT_API_PORT"] = self.api_urls[part].rpartition(":")[2]
+        self.run(f"hub-{part}", "hub", part.partition("-")[0], environment=environment)
 
-    def api_port(self) -> int:
-        """The API's port, the same over restarts while it is free."""
-        return remembered_port(self.directory / "api-port")
+    def wait_until_ready(self, part: str) -> None:
+        """Return when this API process would serve. Raises LaunchError."""
+        deadline_s = time.monotonic() + READY_TIMEOUT_S
+        while not self._is_ready(part):
+            self.check_alive()
+            if not pause_until(deadline_s, READY_PAUSE_S):
+                raise LaunchError(f"{part} is not ready after {READY_TIMEOUT_S:.0f} s; its logs are in {self.log}")
 
     def environment(self) -> dict[str, str]:
         """The hub's settings."""
@@ -110,9 +130,13 @@ class Community:
             "COMMONWATT_MQTT_PORT": str(self.broker.port),
             "COMMONWATT_MQTT_CA_FILE": str(self.broker.ca_file),
             "COMMONWATT_MQTT_PASSWORD_FILE": str(self.broker.password_file),
-            "COMMONWATT_ADMIN_TOKEN_FILE": str(self.secrets / "admin-token"),
             "COMMONWATT_COMMAND_KEY_FILE": str(self.secrets / "command-key"),
             "COMMONWATT_BROKER_SECRET_FILE": str(self.secrets / "broker-secret"),
+            "COMMONWATT_MEMBER_SECRET_FILE": str(self.secrets / "member-secret"),
+            "COMMONWATT_TOKEN_KEY_FILE": str(self.secrets / "token-key"),
+            "COMMONWATT_PUBLIC_URL": self.api_url,
+            "COMMONWATT_WEBHOOK_NETWORKS_ALLOWED": f"{LOOPBACK}/32",
+            **({} if self.mail is None else self.mail.environment()),
         }
 
     def run(self, name: str, *arguments: str | Path, environment: dict[str, str] | None = None) -> str:
@@ -140,11 +164,9 @@ class Community:
                 self._refuse_failure(name, status)
 
     def client(self) -> httpx.Client:
-        """An HTTP client of the API that is allowed everything."""
-        token = (self.secrets / "admin-token").read_text()
-        return httpx.Client(
-            base_url=self.api_url, headers={"Authorization": f"Bearer {token}"}, timeout=READY_TIMEOUT_S
-        )
+        """An HTTP client of the API that is allowed everything that a machine may be."""
+        key = self.admin_key_file.read_text().strip()
+        return httpx.Client(base_url=self.api_url, headers={"Authorization": f"Bearer {key}"}, timeout=READY_TIMEOUT_S)
 
     def stop(self) -> None:
         """Stop everything in the order of the stream: what produces before what stores."""
@@ -165,9 +187,9 @@ class Community:
         """Stop."""
         self.stop()
 
-    def _api_is_ready(self) -> bool:
+    def _is_ready(self, part: str) -> bool:
         try:
-            return httpx.get(f"{self.api_url}/ready").status_code == httpx.codes.OK
+            return httpx.get(f"{self.api_urls[part]}/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

@@ -11,7 +11,7 @@ from infra.local.community import Community
 from infra.local.processes import LaunchError, write_secret
 
 OWNER = "11111111111111111111111111111112"
-"""The wallet of every simulated owner, until there are real ones."""
+"""The wallet of owners who are nobody's members."""
 
 PRODUCTION_CAPACITY_W = 10_000
 CONNECTION_CAPACITY_W = 20_000
@@ -66,8 +66,11 @@ def simulator_toml(homes: list[Home], installed: datetime.date, golden_day: date
     return "\n".join(lines) + "\n"
 
 
-def agent_toml(home: Home, port: int, community: Community, rhythm: Rhythm, command_public_key: str = "") -> str:
-    """The configuration of a home's agent; the key is empty until the hub has registered the meter."""
+def agent_toml(
+    home: Home, port: int, community: Community, rhythm: Rhythm, command_public_key: str = "", owner: str = OWNER
+) -> str:
+    """The configuration of a home's agent; the key is empty until the hub has registered the meter. `owner` is the
+    address of a wallet, in base58 or hexadecimal."""
     kind = "solar" if home.solar or home.is_golden else "grid"
     maps = {"grid": home.meters.grid}
     if home.measurement == GENERATION_AND_GRID:
@@ -81,7 +84,7 @@ community_id = "{community.community_id}"
 meter_id = "{home.home_id}"
 kind = "{kind}"
 measurement = "{home.measurement}"
-owner = "{OWNER}"
+owner = "{owner}"
 
 [[bus]]
 type = "{home.meters.framing}"

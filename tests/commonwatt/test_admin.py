@@ -18,8 +18,9 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 from typer import BadParameter
+from typer.testing import CliRunner
 
-from commonwatt import admin_client
+from commonwatt import admin, hub_client
 from commonwatt.admin import parse_order
 from commonwatt.verify import verify
 from simulators import misbehaviour
@@ -199,7 +200,7 @@ def test_the_hub_judges_an_impossible_order(operator, roof):
 
 
 def test_a_lost_answer_is_asked_for_again_and_the_change_happens_once(operator, roof, monkeypatch):
-    monkeypatch.setattr(admin_client, "PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(hub_client, "PAUSES_S", (0.01, 0.01))
     with _losing_answers(operator.url, losses=2) as (url, asked):
         said = operator.do("command", "roof", "restart", url=url)
     assert "Command 1 for roof" in said
@@ -210,7 +211,7 @@ def test_a_lost_answer_is_asked_for_again_and_the_change_happens_once(operator, 
 
 
 def test_after_too_many_lost_answers_the_key_to_repeat_it_with_is_named(operator, roof, monkeypatch):
-    monkeypatch.setattr(admin_client, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(hub_client, "PAUSES_S", (0.01,))
     with _losing_answers(operator.url, losses=2) as (url, _):
         result = operator.run("command", "roof", "restart", url=url)
     assert _refused(result) == "no_answer"
@@ -220,7 +221,7 @@ def test_after_too_many_lost_answers_the_key_to_repeat_it_with_is_named(operator
 
 
 def test_a_registration_whose_answer_was_lost_still_yields_its_password(operator, simulated, tmp_path, monkeypatch):
-    monkeypatch.setattr(admin_client, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(hub_client, "PAUSES_S", (0.01,))
     with _losing_answers(operator.url, losses=1) as (url, _):
         operator.register(simulated("roof"), tmp_path, url=url)
     assert (tmp_path / "roof.password").read_text()
@@ -273,7 +274,7 @@ def test_the_verifier_finds_what_the_hub_quarantined_and_what_it_misses(operator
     assert ("missing", fourth.sequence, "not_in_the_file") in found
 
 
-def test_without_the_token_the_evidence_is_not_given(operator, roof):
+def test_without_a_key_the_evidence_is_not_given(operator, roof):
     assert httpx.get(f"{operator.url}/meters/roof/evidence").status_code == 401
 
 
@@ -282,22 +283,31 @@ def test_without_the_token_the_evidence_is_not_given(operator, roof):
     [("http://127.0.0.1:1", "no_answer"), ("hub.example", "url"), ("ftp://hub.example", "url"), ("http://a..b", "url")],
 )
 def test_a_hub_that_cannot_be_reached_is_one_clear_line(operator, monkeypatch, url, code):
-    monkeypatch.setattr(admin_client, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(hub_client, "PAUSES_S", (0.01,))
     assert _refused(operator.run("meters", url=url)) == code
 
 
-@pytest.mark.parametrize("content", [None, "", "two words", "wrong-token"])
-def test_a_token_that_does_not_open_is_one_clear_line(operator, content):
-    operator.token_file.unlink()
+@pytest.mark.parametrize("content", [None, "", "two words", "wrong-key"])
+def test_a_key_that_does_not_open_is_one_clear_line(operator, content):
+    operator.key_file.unlink()
     if content is not None:
-        operator.token_file.write_text(content)
-        operator.token_file.chmod(0o600)
-    assert _refused(operator.run("meters")) == ("unauthorized" if content == "wrong-token" else "token_file")
+        operator.key_file.write_text(content)
+        operator.key_file.chmod(0o600)
+    assert _refused(operator.run("meters")) == ("unauthorized" if content == "wrong-key" else "key_file")
 
 
-def test_a_token_that_others_may_read_is_refused(operator):
-    operator.token_file.chmod(0o644)
-    assert _refused(operator.run("meters")) == "token_file"
+def test_who_still_sets_the_old_variable_hears_what_became_of_it(operator, tmp_path):
+    words = ["--url", operator.url, "--session-file", str(tmp_path / "nobody"), "meters"]
+    runner = CliRunner(env={"COMMONWATT_ADMIN_TOKEN_FILE": "/etc/commonwatt/admin-token"})
+    result = runner.invoke(admin.app, words)
+    assert _refused(result) == "key_file"
+    assert "commonwatt hub bootstrap" in result.stderr
+    assert _refused(CliRunner().invoke(admin.app, words)) == "not_signed_in"
+
+
+def test_a_key_that_others_may_read_is_refused(operator):
+    operator.key_file.chmod(0o644)
+    assert _refused(operator.run("meters")) == "key_file"
 
 
 def test_what_meters_wrote_cannot_steer_the_terminal(operator, roof):
@@ -307,7 +317,7 @@ def test_what_meters_wrote_cannot_steer_the_terminal(operator, roof):
 def test_the_command_finds_the_hub_by_its_environment(operator, roof):
     environment = os.environ | {
         "COMMONWATT_API_URL": operator.url,
-        "COMMONWATT_ADMIN_TOKEN_FILE": str(operator.token_file),
+        "COMMONWATT_API_KEY_FILE": str(operator.key_file),
     }
     command = [sys.executable, "-m", "commonwatt", "admin", "meters"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)

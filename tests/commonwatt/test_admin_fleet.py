@@ -86,7 +86,7 @@ def _in_terminal(operator, *arguments, columns=COLUMNS):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    command = [sys.executable, "-m", "commonwatt", "admin", "--url", operator.url, "--token-file", operator.token_file]
+    command = [sys.executable, "-m", "commonwatt", "admin", "--url", operator.url, "--key-file", operator.key_file]
     process = subprocess.Popen(
         [*command, *arguments], stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm-256color"}
     )

@@ -54,9 +54,11 @@ def starting_workers(database_url: str, broker: Broker, directory: Path) -> Iter
             "COMMONWATT_MQTT_PORT": str(broker.port),
             "COMMONWATT_MQTT_CA_FILE": str(broker.ca_file),
             "COMMONWATT_MQTT_PASSWORD_FILE": str(broker.password_file),
-            "COMMONWATT_ADMIN_TOKEN_FILE": str(secret),
             "COMMONWATT_COMMAND_KEY_FILE": str(secret),
             "COMMONWATT_BROKER_SECRET_FILE": str(secret),
+            "COMMONWATT_MEMBER_SECRET_FILE": str(secret),
+            "COMMONWATT_TOKEN_KEY_FILE": str(secret),
+            "COMMONWATT_PUBLIC_URL": "http://127.0.0.1",
         },
         directory / "workers.log",
     )

@@ -76,6 +76,7 @@ def test_a_demo_after_a_killed_one_finds_the_golden_day_exact(var: Path) -> None
         "surplus_wh": 11_000,
     }
     assert summary["stored"]["seals"] == 8 * 96
+    assert summary["people"]["seals_seen"] == 96
     assert len(list((var / "demo").glob("run-*"))) == 1
     assert "golden home" in (var / "output").read_text()
     wait_until_nobody_is_left(var)
