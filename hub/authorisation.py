@@ -28,7 +28,7 @@ from hub.auth import members_service
 from hub.auth.authentication import authenticate
 from hub.db import transaction
 from hub.dependencies import Access, Hub, get_hub, get_now
-from hub.errors import BEARER_TOO_LITTLE, Forbidden, MeterNotFound
+from hub.errors import BEARER_TOO_LITTLE, Forbidden, MeterNotFound, Unauthorized
 from hub.limits import policies
 from hub.limits.requests import count_request
 from hub.permissions import OPEN_ROUTES, REPEATABLE_ROUTES, ROUTES, Permission, Reach, Route
@@ -152,6 +152,8 @@ def permit(connection: Connection, actor: Actor, permission: Permission, path_pa
 
 
 def _decide(hub: Hub, permission: Permission, path_params: Mapping[str, str], authorization: str) -> Access:
+    if not authorization:  # who shows nothing costs no connection
+        raise Unauthorized
     with transaction(hub.engine) as connection:
         actor = authenticate(connection, hub.token_keys, authorization, get_now())
         return Access(actor, permit(connection, actor, permission, path_params))

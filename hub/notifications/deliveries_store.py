@@ -75,11 +75,51 @@ webhook_deliveries = Table(
     CheckConstraint("(state IN ('delivered', 'given_up')) = (ended_at IS NOT NULL)", name="ended"),
     Index("webhook_deliveries_endpoint_id_idx", "endpoint_id", "delivery_no"),
     Index("webhook_deliveries_created_at_idx", "endpoint_id", "created_at"),
-    Index("webhook_deliveries_next_try_at_idx", "next_try_at", postgresql_where=text("state = 'waiting'")),
+    Index(
+        "webhook_deliveries_unfinished_idx",
+        "endpoint_id",
+        "state",
+        "next_try_at",
+        "delivery_no",
+        postgresql_where=text("state IN ('queued', 'waiting')"),
+    ),
     Index("webhook_deliveries_ended_at_idx", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
 )
 """`attempts` counts every try there was, `tries` those since the delivery was made or replayed. One that was begun, and
 whose end nobody noted, is `unknown`."""
+
+
+_QUEUE_DUE = text(
+    """
+    WITH RECURSIVE addressed (endpoint_id) AS (
+        (SELECT endpoint_id FROM webhook_deliveries WHERE state IN ('queued', 'waiting') ORDER BY endpoint_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT d.endpoint_id FROM webhook_deliveries AS d
+                WHERE d.state IN ('queued', 'waiting') AND d.endpoint_id > a.endpoint_id
+                ORDER BY d.endpoint_id LIMIT 1)
+        FROM addressed AS a WHERE a.endpoint_id IS NOT NULL),
+    due AS (
+        SELECT w.delivery_no, w.next_try_at
+        FROM addressed JOIN webhook_endpoints AS e USING (endpoint_id)
+        CROSS JOIN LATERAL (
+            SELECT d.delivery_no, d.next_try_at FROM webhook_deliveries AS d
+            WHERE d.endpoint_id = e.endpoint_id AND d.state = 'waiting' AND d.next_try_at <= :now
+            ORDER BY d.next_try_at, d.delivery_no
+            LIMIT CASE WHEN e.failures > 0 THEN 1 ELSE :at_once_max END
+            FOR UPDATE SKIP LOCKED) AS w
+        WHERE (e.rests_until IS NULL OR e.rests_until <= :now)
+          AND NOT EXISTS (SELECT FROM webhook_deliveries AS q
+                          WHERE q.endpoint_id = e.endpoint_id AND q.state = 'queued')
+        LIMIT :limit),
+    queued AS (
+        UPDATE webhook_deliveries AS d SET state = 'queued', next_try_at = NULL
+        FROM due WHERE d.delivery_no = due.delivery_no
+        RETURNING d.delivery_no, d.endpoint_id, due.next_try_at)
+    SELECT delivery_no, endpoint_id FROM queued ORDER BY queued.next_try_at, delivery_no
+    """
+)
+"""From endpoint to endpoint by the index of what is unfinished, not from delivery to delivery: thousands may wait for a
+dead endpoint, and are not looked at until it is their turn."""
 
 
 @dataclass(frozen=True)
@@ -112,16 +152,6 @@ def insert_delivery(
         delivery_id=delivery_id, endpoint_id=endpoint_id, kind=kind, body=body, state=QUEUED, created_at=now
     )
     return _delivery(connection.execute(statement.returning(webhook_deliveries)).one())
-
-
-def count_deliveries_since(connection: Connection, endpoint_id: UUID, since: datetime, at_most: int) -> int:
-    """How many deliveries were made for an endpoint since then; no more than `at_most` are counted."""
-    recent = (
-        select(webhook_deliveries.c.delivery_no)
-        .where(webhook_deliveries.c.endpoint_id == endpoint_id, webhook_deliveries.c.created_at > since)
-        .limit(at_most)
-    )
-    return connection.execute(select(func.count()).select_from(recent.subquery())).scalar_one()
 
 
 def find_delivery(connection: Connection, endpoint_id: UUID, delivery_id: UUID) -> Delivery | None:
@@ -263,24 +293,12 @@ def queue_given_up(connection: Connection, endpoint_id: UUID, since: datetime, l
     return sorted(rows.scalars())
 
 
-def queue_due(connection: Connection, now: datetime, limit: int) -> list[tuple[int, UUID]]:
-    """Queue what waited long enough: number and endpoint of each, by when it was due. The caller writes the jobs."""
-    rows = connection.execute(
-        text(
-            """
-            WITH due AS (
-                SELECT delivery_no, next_try_at FROM webhook_deliveries
-                WHERE state = 'waiting' AND next_try_at <= :now
-                ORDER BY next_try_at, delivery_no LIMIT :limit FOR UPDATE SKIP LOCKED),
-            queued AS (
-                UPDATE webhook_deliveries AS d SET state = 'queued', next_try_at = NULL
-                FROM due WHERE d.delivery_no = due.delivery_no
-                RETURNING d.delivery_no, d.endpoint_id, due.next_try_at)
-            SELECT delivery_no, endpoint_id FROM queued ORDER BY queued.next_try_at, delivery_no
-            """
-        ),
-        {"now": now, "limit": limit},
-    )
+def queue_due(connection: Connection, now: datetime, at_once_max: int, limit: int) -> list[tuple[int, UUID]]:
+    """Queue what waited long enough: number and endpoint of each, by when it was due. The caller writes the jobs.
+
+    Of an endpoint that rests, or has something queued, nothing; of one that fails one delivery; else `at_once_max`.
+    """
+    rows = connection.execute(_QUEUE_DUE, {"now": now, "at_once_max": at_once_max, "limit": limit})
     return [(int(row.delivery_no), row.endpoint_id) for row in rows]
 
 

@@ -324,6 +324,13 @@ assert len(KINDS) == len(_ALL_KINDS), "a kind has two lines"
 assert all(group.fixed <= group.channels and not group.never & group.channels for group in GROUPS.values())
 
 
+def kinds_counted_with(group: Group) -> list[str]:
+    """The kinds of which so many are told in an hour, together: what is about security is counted apart, so that
+    nobody hides an alarm, or a stranger's sign-in, behind a hundred other things.
+    """
+    return [kind.name for kind in _ALL_KINDS if bool(kind.group.fixed) == bool(group.fixed)]
+
+
 def get_kind(name: str, data: Data) -> Kind:
     """The kind, whose facts these are. Anything else is our mistake."""
     kind = KINDS[name]

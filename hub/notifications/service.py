@@ -39,7 +39,8 @@ OPERATORS: Final = (Role.OPERATOR, Role.ADMIN)
 
 WINDOW: Final = timedelta(hours=1)
 TOLD_PER_WINDOW_MAX: Final = 100
-"""To one member, one by one, and so to each of its endpoints; what comes beyond is one line an hour that counts."""
+"""To one member, one by one, and so to each of its endpoints; what comes beyond is one line an hour that counts. As
+many again of what is about security."""
 
 
 def notify(
@@ -83,9 +84,11 @@ def _tell(
     connection: Connection, member_ids: Iterable[UUID], kind: str, data: Data, now: datetime, key: str | None
 ) -> None:
     group = kinds.get_kind(kind, data).group
+    counted = kinds.kinds_counted_with(group)
     updates = []
     for member_id in sorted(member_ids):  # so that two transactions lock rows of members in one order
-        if store.count_since(connection, member_id, now - WINDOW, TOLD_PER_WINDOW_MAX) < TOLD_PER_WINDOW_MAX:
+        recent = store.count_since(connection, member_id, counted, now - WINDOW, TOLD_PER_WINDOW_MAX)
+        if recent < TOLD_PER_WINDOW_MAX:
             told = _tell_member(connection, member_id, group, kind, data, now, key)
         else:
             hour = instant(now.replace(minute=0, second=0, microsecond=0))
@@ -172,6 +175,7 @@ def mark_read(connection: Connection, member_id: UUID, notification_id: int, now
 
     Raises NotificationNotFound.
     """
+    store.lock_reading(connection, member_id)
     if store.find_notification(connection, member_id, notification_id) is None:
         raise NotificationNotFound(str(notification_id))
     marked = store.mark_read(connection, member_id, 0 if and_older else notification_id, notification_id, now)

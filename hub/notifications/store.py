@@ -120,11 +120,15 @@ def insert_or_count(
     return _notification(row), row.times == 1
 
 
-def count_since(connection: Connection, member_id: UUID, since: datetime, at_most: int) -> int:
-    """How many notifications a member got since then; no more than `at_most` are counted."""
+def count_since(connection: Connection, member_id: UUID, kinds: Collection[str], since: datetime, at_most: int) -> int:
+    """How many notifications of these kinds a member got since then; no more than `at_most` are counted."""
     recent = (
         select(notifications.c.notification_id)
-        .where(notifications.c.member_id == member_id, notifications.c.created_at > since)
+        .where(
+            notifications.c.member_id == member_id,
+            notifications.c.created_at > since,
+            notifications.c.kind.in_(kinds),
+        )
         .limit(at_most)
     )
     return connection.execute(select(func.count()).select_from(recent.subquery())).scalar_one()
@@ -154,6 +158,11 @@ def find_notification(connection: Connection, member_id: UUID, notification_id: 
     )
     row = connection.execute(query).one_or_none()
     return None if row is None else _notification(row)
+
+
+def lock_reading(connection: Connection, member_id: UUID) -> None:
+    """Let two requests that mark notifications of one member take turns, so that each counts what the other did."""
+    connection.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"notifications read {member_id}"))))
 
 
 def mark_read(connection: Connection, member_id: UUID, first_id: int, last_id: int, now: datetime) -> int:

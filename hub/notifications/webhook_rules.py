@@ -29,6 +29,8 @@ JITTER_PART_MAX: Final = 0.1
 OLD_SECRET_LIFE: Final = timedelta(hours=24)
 """For so long after a change of the secret both sign."""
 FAILING_MAX: Final = timedelta(days=5)
+FAILURES_MIN: Final = TRIES_MAX
+"""So long, and so often in a row, an endpoint fails before it is disabled: days without a try prove nothing."""
 GONE_STATUS: Final = 410
 
 REST_AFTER_FAILURES_MAX: Final = timedelta(seconds=60)
@@ -125,6 +127,6 @@ def judge(health: Health, answer: Answer, now: datetime) -> tuple[Health, str | 
     reason = None
     if answer.status == GONE_STATUS:
         reason = GONE
-    elif now - failing_since >= FAILING_MAX:
+    elif now - failing_since >= FAILING_MAX and failures >= FAILURES_MIN:
         reason = FAILING
     return Health(failing_since, failures, now + rest), reason

@@ -34,6 +34,8 @@ ACTIVE_ENDPOINTS_MAX: Final = 5
 ENDPOINTS_MAX: Final = 50
 """Of one member, disabled ones included."""
 REPLAYED_AT_ONCE_MAX: Final = 500
+QUEUED_AT_ONCE_MAX: Final = 100
+"""Of what waits for one endpoint, in one go; the next when these are done."""
 
 WHY_DISABLED: Final = {
     GONE: "it answered 410, which means that nothing more is wanted there.",
@@ -224,7 +226,7 @@ def end_errand(connection: Connection, errand: Errand, answer: Answer, jitter: f
 
 def queue_due_deliveries(connection: Connection, now: datetime, limit: int) -> int:
     """Write the jobs of deliveries that waited long enough; returns how many."""
-    due = deliveries_store.queue_due(connection, now, limit)
+    due = deliveries_store.queue_due(connection, now, QUEUED_AT_ONCE_MAX, limit)
     for delivery_no, endpoint_id in due:
         queue_job(connection, endpoint_id, delivery_no, now)
     return len(due)

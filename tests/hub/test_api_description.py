@@ -25,6 +25,7 @@ from sqlalchemy import text
 from hub.api_types import iso_of
 from hub.auth import members_service
 from hub.auth.members_store import EMAIL
+from hub.auth.tokens import ACCESS_LIFE
 from hub.db import transaction
 from hub.notifications import service as notifications
 from hub.permissions import Role
@@ -188,16 +189,16 @@ def _told(document, place):
     return document
 
 
-def _ask_everything(place, token, examples, *, thoroughly):
+def _ask_everything(place, member, examples, *, thoroughly):
     """How often each operation was answered with which status, and what differs from the document.
 
-    Thoroughly: every boundary of every parameter and field too, one after another.
+    Asked in a member's name, or in nobody's. Thoroughly: every boundary of every parameter and field too, one after
+    another.
     """
     config = SchemathesisConfig.from_dict(
         {
             "seed": SEED,
             "base-url": place.server.url,
-            "headers": {"Authorization": f"Bearer {token}"} if token else {},
             "continue-on-failure": True,
             "generation": {"max-examples": examples, "deterministic": True, "no-shrink": True, "database": "none"},
             "phases": {
@@ -209,6 +210,8 @@ def _ask_everything(place, token, examples, *, thoroughly):
         }
     )
     schema = schemathesis.openapi.from_dict(_told(_closed(place.document()), place), config=config)
+    if member is not None:
+        schema.auth(refresh_interval=ACCESS_LIFE.seconds // 2, retry_on=[])(_signing_in(place.server, member))
     answers, differences = Counter(), {}
     for event in from_schema(schema).execute():
         if isinstance(event, events.NonFatalError | events.FatalError):
@@ -218,6 +221,19 @@ def _ask_everything(place, token, examples, *, thoroughly):
         elif isinstance(event, events.ScenarioFinished):
             _note(event.recorder, answers, differences)
     return answers, list(differences.values())
+
+
+def _signing_in(server, member):
+    """Brings a token, and another one before it ends."""
+
+    class SignedIn:
+        def get(self, _case, _context):
+            return server.access_token(member.member_id)
+
+        def set(self, case, token, _context):
+            case.headers = {**(case.headers or {}), "Authorization": f"Bearer {token}"}
+
+    return SignedIn
 
 
 def _note(recorder, answers, differences):
@@ -252,9 +268,7 @@ def document(server):
 
 
 def _check_for_an_admin(place, examples):
-    answers, differences = _ask_everything(
-        place, place.server.access_token(place.admin.member_id), examples, thoroughly=True
-    )
+    answers, differences = _ask_everything(place, place.admin, examples, thoroughly=True)
     assert not differences, "\n\n".join(differences)
     answered = {operation for operation, status in answers if 200 <= status < 300}
     silent = {operation["operationId"] for operation in _operations(place.document())} - answered
@@ -268,10 +282,10 @@ def test_an_admin_is_answered_as_described(place):
 
 @pytest.mark.parametrize("who", ["a member", "nobody"])
 def test_everybody_else_is_answered_as_described(place, who):
-    token = place.server.access_token(place.member.member_id) if who == "a member" else None
-    answers, differences = _ask_everything(place, token, examples=2, thoroughly=False)
+    member = place.member if who == "a member" else None
+    answers, differences = _ask_everything(place, member, examples=2, thoroughly=False)
     assert not differences, "\n\n".join(differences)
-    refused = 403 if token else 401
+    refused = 401 if member is None else 403
     for operation in ("list_members", "suspend_member", "list_audit", "register_meter", "list_fleet"):
         assert {status for name, status in answers if name == operation} == {refused}
 
@@ -286,8 +300,7 @@ def test_an_admin_is_answered_as_described_whatever_it_asks(place):
 @pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("who", ["a member", "nobody"])
 def test_everybody_else_is_answered_as_described_whatever_they_ask(place, who):
-    token = place.server.access_token(place.member.member_id) if who == "a member" else None
-    _, differences = _ask_everything(place, token, examples=50, thoroughly=True)
+    _, differences = _ask_everything(place, place.member if who == "a member" else None, examples=50, thoroughly=True)
     assert not differences, "\n\n".join(differences)
 
 

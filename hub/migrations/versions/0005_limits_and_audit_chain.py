@@ -33,6 +33,11 @@ CREATE TABLE audit_chain (
     chain_hash bytea NOT NULL CONSTRAINT audit_chain_chain_hash_check CHECK (length(chain_hash) = 32)
 )
 """,
+    """
+ALTER TABLE audit_log
+    ADD CONSTRAINT audit_log_at_check CHECK (isfinite(at)),
+    ADD CONSTRAINT audit_log_detail_check CHECK (jsonb_typeof(detail) = 'object')
+""",
     "CREATE INDEX audit_log_at_idx ON audit_log (at)",
     "CREATE INDEX audit_log_actor_idx ON audit_log (actor)",
     "CREATE INDEX audit_log_subject_idx ON audit_log (subject)",

@@ -89,7 +89,8 @@ CREATE TABLE webhook_deliveries (
 );
 CREATE INDEX webhook_deliveries_endpoint_id_idx ON webhook_deliveries (endpoint_id, delivery_no);
 CREATE INDEX webhook_deliveries_created_at_idx ON webhook_deliveries (endpoint_id, created_at);
-CREATE INDEX webhook_deliveries_next_try_at_idx ON webhook_deliveries (next_try_at) WHERE state = 'waiting';
+CREATE INDEX webhook_deliveries_unfinished_idx ON webhook_deliveries (endpoint_id, state, next_try_at, delivery_no)
+    WHERE state IN ('queued', 'waiting');
 CREATE INDEX webhook_deliveries_ended_at_idx ON webhook_deliveries (ended_at) WHERE ended_at IS NOT NULL;
 
 CREATE TABLE meter_silences (

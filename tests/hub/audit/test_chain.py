@@ -154,6 +154,20 @@ def test_nothing_written_is_changed_or_removed(engine, table, statement):
     assert len(_links(engine)) == 1
 
 
+@pytest.mark.parametrize(("at", "detail"), [("infinity", "{}"), ("-infinity", "{}"), ("now", "[]"), ("now", "7")])
+def test_an_entry_that_no_verifier_could_read_is_not_taken(engine, at, detail):
+    _act_once(engine)
+    with pytest.raises(IntegrityError, match=r"audit_log_(at|detail)_check"), transaction(engine) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO audit_log (at, actor, action, subject, detail)"
+                " VALUES (CAST(:at AS timestamptz), 'somebody', 'a.b', 'c', CAST(:detail AS jsonb))"
+            ),
+            {"at": at, "detail": detail},
+        )
+    assert len(_links(engine)) == 1
+
+
 def test_nobody_writes_the_chain_by_hand(engine):
     """Neither a second link for an entry, nor one with hashes of one's own."""
     _act_once(engine)

@@ -67,6 +67,20 @@ def test_hundreds_of_things_in_an_hour_are_one_hundred_and_a_line(community):
     assert community.kinds_told(member)[-1] == SUSPENDED
 
 
+def test_no_flood_of_other_things_hides_an_alarm(community):
+    """A hundred meters that send rubbish are easy to have; then a key is stolen."""
+    operator = community.member(Role.OPERATOR, email=an_address())
+    for number in range(TOLD_PER_WINDOW_MAX + 1):
+        held = {"meter_id": f"meter-{number}", "since": instant(NOON), "why": "so."}
+        community.notify(operator, "fleet.seals_held", held)
+    alarm = {"alarm": "equivocation", "alarm_id": 1, "meter_id": "roof", "raised_at": instant(NOON), "why": "So."}
+    for _ in range(TOLD_PER_WINDOW_MAX + 1):
+        community.notify(operator, "alarm.raised", alarm)
+    assert community.kinds_told(operator).count("alarm.raised") == TOLD_PER_WINDOW_MAX
+    [more] = [each for each in community.told(operator) if each.kind == "notifications.more"]
+    assert more.times == 2
+
+
 def test_a_flood_for_one_member_costs_no_other_a_word(community):
     flooded, other = community.member(), community.member()
     for _ in range(TOLD_PER_WINDOW_MAX + 5):
@@ -211,6 +225,25 @@ def test_one_notification_is_read_or_it_and_all_before_it(community):
         "SELECT data FROM live_updates WHERE kind = 'notification.read' ORDER BY sequence DESC LIMIT 1"
     )
     assert data == {"up_to": ids[3], "unread_count": 1}
+
+
+def test_of_two_who_read_at_once_the_later_tells_how_many_are_unread_after_both(community):
+    member = community.member()
+    for _ in range(4):
+        community.notify(member)
+    first, second, *_ = [each.notification_id for each in community.told(member)]
+    other = threading.Thread(target=_read, args=(community, member, second), kwargs={"and_older": False})
+    with transaction(community.engine) as connection:
+        service.mark_read(connection, member, first, NOON, and_older=False)
+        other.start()
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        while other.is_alive() and not community.rows(waiting):
+            other.join(0.01)
+    other.join()
+    counts = community.rows(
+        "SELECT data ->> 'unread_count' FROM live_updates WHERE kind = 'notification.read' ORDER BY sequence"
+    )
+    assert counts == [("3",), ("2",)]
 
 
 def test_nobody_reads_for_another(community):

@@ -188,11 +188,19 @@ def test_an_endpoint_that_failed_for_five_days_is_disabled_and_not_before(answer
     assert rules.judge(Health(NOON - rules.FAILING_MAX, 20), answer, NOON)[1] == rules.FAILING
 
 
+def test_an_endpoint_to_which_hardly_anything_was_sent_is_not_disabled_for_its_second_failure():
+    """The first test came before the receiver was there; nothing happened for a year; then it stumbles once."""
+    long_ago = NOON - timedelta(days=365)
+    for failures in range(1, rules.TRIES_MAX - 1):
+        assert rules.judge(Health(long_ago, failures), BAD, NOON)[1] is None
+    assert rules.judge(Health(long_ago, rules.TRIES_MAX - 1), BAD, NOON)[1] == rules.FAILING
+
+
 @given(st.lists(st.tuples(st.sampled_from([GOOD, BAD, AWAY]), st.integers(1, 200_000)), max_size=60))
 def test_only_who_failed_without_pause_for_five_days_is_disabled(tries):
-    health, now, since = Health(), NOON, None
+    health, now, since, failures = Health(), NOON, None, 0
     for answer, seconds in tries:
         now += timedelta(seconds=seconds)
         health, reason = rules.judge(health, answer, now)
-        since = None if answer is GOOD else since or now
-        assert (reason == rules.FAILING) == (since is not None and now - since >= timedelta(days=5))
+        since, failures = (None, 0) if answer is GOOD else (since or now, failures + 1)
+        assert (reason == rules.FAILING) == (failures >= 10 and now - since >= timedelta(days=5))

@@ -257,6 +257,10 @@ def test_a_dead_endpoint_rests_and_its_other_deliveries_wait_without_a_try(commu
     assert {each.state for each in deliveries} == {"waiting"}
     receiver.fail()
     community.wait(seconds=5)
+    assert community.deliver() == 1, "whether it works again, one of them shows"
+    community.deliver()
+    assert [each.state for each in _deliveries(community, endpoint_id)] == ["waiting"] + ["delivered"] * 9
+    community.wait(minutes=5)
     community.deliver()
     assert {each.state for each in _deliveries(community, endpoint_id)} == {"delivered"}
     ids = [webhook_rules.webhook_id(each.delivery_id) for each in deliveries]
