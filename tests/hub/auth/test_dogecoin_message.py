@@ -16,7 +16,7 @@ from hub.auth.addresses import hash_of_key, parse_dogecoin_address
 from hub.auth.dogecoin_message import ORDER, hash_of_message, verify
 from tests.hub.auth.siws.wallet_standard import running_judge
 
-VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "dogecoin_messages.json").read_text())
+VECTORS = json.loads(Path(__file__).with_name("dogecoin_messages.json").read_text())
 KEYS = st.integers(1, ORDER - 1).map(lambda number: PrivateKey(number.to_bytes(32)))
 
 

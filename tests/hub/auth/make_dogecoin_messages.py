@@ -1,7 +1,7 @@
 """Makes dogecoin_messages.json: signed messages that Dogecoin Core's verifymessage takes, and some that nobody may.
 
 Signed with noble's arithmetic, by the Node.js of the environment, over hashes laid down here; the two reference
-signatures are by Dogecoin's Go library. From the top of the repository: python -m tests.vectors.make_dogecoin_messages
+signatures are by Dogecoin's Go library. From the top of the repository: python -m tests.hub.auth.make_dogecoin_messages
 """
 
 import base64
