@@ -23,6 +23,7 @@ from commonwatt.terminal import refusing
 URL_VARIABLE, KEY_FILE_VARIABLE = "COMMONWATT_API_URL", "COMMONWATT_API_KEY_FILE"
 SESSION_FILE_VARIABLE, SESSION_FILE = "COMMONWATT_SESSION_FILE", Path("~/.config/commonwatt/session.json")
 OLD_VARIABLE = "COMMONWATT_ADMIN_TOKEN_FILE"
+_SESSION_OVER = ("unauthorized", "refresh_token_invalid")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,13 @@ def open_client(context: typer.Context) -> Iterator[HubClient]:
     access: Access = context.obj
     with refusing(access.program):
         url, auth = _way_in(access)
-        with HubClient(url, auth, access.idempotency_key, access.program) as client:
-            yield client
+        try:
+            with HubClient(url, auth, access.idempotency_key, access.program) as client:
+                yield client
+        except CommandError as fault:
+            if auth is not access.session or fault.code not in _SESSION_OVER:
+                raise
+            raise CommandError(fault.code, f"{fault.detail}; sign in again: commonwatt member sign-in") from fault
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def register(
     }
     if register_quantum_wh is not None:
         body["register_quantum_wh"] = register_quantum_wh
-    with open_client(context) as hub, new_secret_file(password_file, "password_file") as file:
+    with open_client(context) as hub, new_secret_file(password_file, "password_file", hub.how_to_repeat) as file:
         meter = hub.post("/meters", body)
         file.write(meter["broker"]["password"])
     typer.echo(f"Registered {meter['meter_id']}, key epoch {meter['key_epoch']}, {meter['state']}.")

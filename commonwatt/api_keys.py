@@ -44,7 +44,7 @@ def create(
 ) -> None:
     """Make a key. It can do what you can, if it is within its scopes, and nothing that you cannot any more."""
     life_s = int(timedelta(days=days).total_seconds())
-    with open_client(context) as hub, new_secret_file(file, "key_file") as secret:
+    with open_client(context) as hub, new_secret_file(file, "key_file", hub.how_to_repeat) as secret:
         key = hub.post("/me/api-keys", {"name": name, "scopes": scope, "expires_in_s": life_s})
         secret.write(key["api_key"])
     typer.echo(f"API key {key['key_id']} is in {file}, good until {key['expires_at']}.")

@@ -5,6 +5,7 @@ So that a meter agent on a small board needs none of the hub's dependencies, nor
 
 import importlib
 import importlib.metadata
+import sys
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -58,6 +59,7 @@ def root(
 
 def main() -> None:
     """The console script."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # names have letters that not every terminal has
     app()
 
 

@@ -17,6 +17,8 @@ from urllib.parse import quote
 
 import httpx
 
+NAME = "commonwatt"
+"""What members see in the list of their sessions."""
 TIMEOUT_S = 60.0
 PAUSES_S = (0.5, 1.0, 2.0)
 """Before each repeat of a request that got no answer."""
@@ -53,7 +55,7 @@ class ApiKey(httpx.Auth):
 
 def path_of(*parts: str | int) -> str:
     """A path of the API; a part that somebody typed stays one part."""
-    return "".join("/" + quote(str(part), safe="") for part in parts)
+    return "".join("/" + quote(str(part), safe="", errors="surrogateescape") for part in parts)
 
 
 def read_private_file(path: Path, code: str) -> str:
@@ -96,7 +98,9 @@ class HubClient:
         if not _VISIBLE.fullmatch(idempotency_key):
             raise CommandError("idempotency_key", "visible ASCII characters are expected")
         self.url = url
-        self._http = httpx.Client(base_url=address_of(url), auth=auth, timeout=TIMEOUT_S, follow_redirects=False)
+        self._http = httpx.Client(
+            base_url=address_of(url), auth=auth, timeout=TIMEOUT_S, follow_redirects=False, headers={"User-Agent": NAME}
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -126,8 +130,12 @@ class HubClient:
         except CommandError as fault:
             if fault.code != "no_answer":
                 raise
-            hint = f"perhaps it was done: `{self._program} --idempotency-key {self._key} …` does not do it twice"
-            raise CommandError(fault.code, f"{fault.detail}; {hint}") from fault
+            raise CommandError(fault.code, f"{fault.detail}; {self.how_to_repeat}") from fault
+
+    @property
+    def how_to_repeat(self) -> str:
+        """For whoever does not know whether a change was made, or has lost the answer to it."""
+        return f"perhaps it was done: `{self._program} --idempotency-key {self._key} …` does not do it twice"
 
     def download(self, path: str, parameters: Parameters, target: Path) -> int:
         """Write an answer to a file, which appears only when it is complete; returns its length in bytes."""
@@ -159,6 +167,8 @@ class HubClient:
                 return request()
             except httpx.RequestError:
                 pass
+            except UnicodeEncodeError as fault:
+                raise CommandError("not_text", "an argument has bytes in it that are not UTF-8") from fault
             except CommandError as fault:
                 if fault.code not in _PASSING_CODES:
                     raise

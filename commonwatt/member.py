@@ -114,8 +114,8 @@ def sign_in(
         elif email is not None:
             body = {"email": email, "password": ask_password(password_file, "Password")}
             session: MemberSession = context.obj.session
-            if session.exists() and session.read().url == hub.url:
-                body["known_session"] = session.read().session_id  # what strangers try then delays us no more
+            if known := session.id_at(hub.url):
+                body["known_session"] = known  # what strangers try then delays us no more
             answer = hub.post("/auth/sign-in", body)
         else:
             raise CommandError("no_proof", "--wallet or --email?")

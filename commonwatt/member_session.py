@@ -49,8 +49,19 @@ class MemberSession(httpx.Auth):
         self._file = file
 
     def exists(self) -> bool:
-        """Whether somebody has signed in here."""
-        return self._file.exists()
+        """Whether somebody has signed in here, readable to us or not."""
+        try:
+            return self._file.exists()
+        except OSError:
+            return True
+
+    def id_at(self, url: str) -> str | None:
+        """Which session of this hub's the file has. None without one, or if it cannot be read: a sign-in mends it."""
+        try:
+            tokens = self.read()
+        except CommandError:
+            return None
+        return tokens.session_id if tokens.url == url else None
 
     def read(self) -> Tokens:
         """The tokens. Raises CommandError `not_signed_in` without a file, `session_file` if it is not one of ours."""
@@ -71,7 +82,10 @@ class MemberSession(httpx.Auth):
 
     def forget(self) -> None:
         """Delete the tokens of a session that has ended."""
-        self._file.unlink(missing_ok=True)
+        try:
+            self._file.unlink(missing_ok=True)
+        except OSError as fault:
+            raise CommandError(_CODE, str(fault)) from fault
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Send the request with the access token, and if that has expired, once more with the next one."""
@@ -98,7 +112,11 @@ class MemberSession(httpx.Auth):
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with self._file.with_name(f"{self._file.name}.lock").open("w") as lock:
+        try:
+            lock = self._file.with_name(f"{self._file.name}.lock").open("w")
+        except OSError as fault:
+            raise CommandError(_CODE, str(fault)) from fault
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -39,10 +39,22 @@ def create(
     description: Annotated[str, typer.Option(help="What it is for.")],
 ) -> None:
     """Have what you are told posted to an address; a test goes there at once."""
-    with open_client(context) as hub, new_secret_file(secret_file, "secret_file") as file:
+    with open_client(context) as hub, new_secret_file(secret_file, "secret_file", hub.how_to_repeat) as file:
         answer = hub.post("/me/webhooks", {"url": url, "description": description})
         file.write(answer["secret"])
     typer.echo(f"Endpoint {answer['endpoint_id']}; its secret is in {secret_file}.")
+
+
+@app.command()
+def rotate_secret(
+    context: typer.Context,
+    endpoint_id: EndpointId,
+    secret_file: Annotated[Path, typer.Option(help="Where the next secret is written, mode 0600; must not exist.")],
+) -> None:
+    """Sign with another secret; for 24 hours the one before signs, too."""
+    with open_client(context) as hub, new_secret_file(secret_file, "secret_file", hub.how_to_repeat) as file:
+        file.write(hub.post(path_of("me", "webhooks", endpoint_id, "rotate-secret"), {})["secret"])
+    typer.echo(f"The next secret of endpoint {endpoint_id} is in {secret_file}.")
 
 
 @app.command()

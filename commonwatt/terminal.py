@@ -62,10 +62,11 @@ def clean(text: str) -> str:
 
 
 @contextmanager
-def new_secret_file(path: Path, code: str) -> Iterator[IO[str]]:
+def new_secret_file(path: Path, code: str, way_out: str = "") -> Iterator[IO[str]]:
     """A file for a secret, made before the secret exists, so that none is lost; gone again if nothing comes of it.
 
-    Raises CommandError with this code if it cannot be made, or is there already.
+    Raises CommandError with this code if it cannot be made or is there already, or, with the `way_out`, if it cannot be
+    written.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -74,6 +75,9 @@ def new_secret_file(path: Path, code: str) -> Iterator[IO[str]]:
     try:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             yield file
+    except OSError as fault:
+        path.unlink()
+        raise CommandError(code, "; ".join(part for part in (f"{path}: {fault}", way_out) if part)) from fault
     except BaseException:
         path.unlink()
         raise

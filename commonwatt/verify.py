@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +92,7 @@ def verify(file: BinaryIO, expected_key: bytes | None = None) -> Report:
 def _verify(lines: Iterator[bytes | None], expected_key: bytes | None) -> Report:
     header = _fields(next(lines, None), _HEADER)
     if header is None or header["format"] not in (FORMAT, FORMAT_OF_SEVERAL_KEYS):
-        raise UnreadableError(f"its first line is not the header of {FORMAT}")
+        raise UnreadableError(f"its first line is not the header of {FORMAT} or {audit.FORMAT}")
     try:
         meter_id = check_meter_id(header["meter_id"])
     except ProtocolError as fault:
@@ -416,10 +417,16 @@ def _is_instant(text: str) -> bool:
 
 
 def _key(text: str) -> bytes:
-    key = bytes.fromhex(text)
-    if len(key) != 32:
-        raise ValueError("a key has 32 bytes")
-    return key
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError("a key is 64 hexadecimal digits")
+    return bytes.fromhex(text)
+
+
+def _head(text: str) -> audit.Head:
+    try:
+        return audit.read_head(text)
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from fault
 
 
 def app(args: Sequence[str] | None = None, prog_name: str = "commonwatt verify") -> None:
@@ -431,7 +438,7 @@ def app(args: Sequence[str] | None = None, prog_name: str = "commonwatt verify")
     parser.add_argument("export", metavar="EXPORT", help="the file; - for standard input")
     parser.add_argument("--key", type=_key, metavar="HEX", help="the meter's public key, as you know it")
     parser.add_argument(
-        "--head", type=audit.read_head, metavar="POSITION:HASH", help="a head of the audit log that you have kept"
+        "--head", type=_head, metavar="POSITION:HASH", help="a head of the audit log that you have kept"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     options = parser.parse_args(args)

@@ -190,7 +190,7 @@ def _process() -> Iterator[Settings]:
         logs.configure_logs(settings.log_level)
         yield settings
     except HubError as fault:
-        _refuse(f"{fault.title}: {fault}")
+        _refuse(": ".join(part for part in (fault.title, fault.detail) if part))
     except (CommandError, OSError) as fault:
         _refuse(f"{type(fault).__name__}: {fault}")
     except Exception as fault:

@@ -490,12 +490,6 @@ class NotSubscribed(HubError):
     code, status, title = "not_subscribed", 409, "This topic is not followed"
 
 
-class TooManySubscriptions(HubError):
-    """The socket follows as many topics as one may."""
-
-    code, status, title = "too_many_subscriptions", 409, "There are too many subscriptions"
-
-
 class TooManySockets(HubError):
     """The member, or those who have not yet said who they are, have as many sockets as they may."""
 

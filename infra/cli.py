@@ -35,14 +35,19 @@ def bench(
     workers: Annotated[int, typer.Option(min=1, max=16, help="Ingest processes of the hub.")] = 1,
     volume: Annotated[float, typer.Option(min=0.1, max=5, help="Times the usual number of messages.")] = 1.0,
     backlog: Annotated[bool, typer.Option("--backlog", help="Publish first, then measure the catching up.")] = False,
+    only: Annotated[str | None, typer.Option(metavar="ingest|live", help="One part, not both.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny: shows that it works, measures nothing.")] = False,
     var: Annotated[Path, typer.Option(help="Everything is kept under this directory.")] = Path("var"),
 ) -> None:
-    """Measure the hub's ingest beside a script and a bare COPY, with 60 readings per seal and with 1."""
+    """Measure the hub: its ingest beside a script and a bare COPY; its live updates beside a bare broadcast."""
     from infra.bench.measurement import Shape  # noqa: PLC0415 - as above
-    from infra.bench.run import QUICK, Volumes, run_bench  # noqa: PLC0415
+    from infra.bench.run import PARTS, QUICK, Volumes, run_bench  # noqa: PLC0415
+
+    if only not in (None, *PARTS):
+        raise typer.BadParameter(f"--only: one of {', '.join(PARTS)}")
 
     volumes = QUICK if quick else Volumes(rounds=rounds).times(volume)
     volumes = replace(volumes, shape=Shape.BACKLOG if backlog else Shape.LIVE)
     now = datetime.now(UTC)
-    raise typer.Exit(run_bench(var.absolute(), volumes, workers, now, Console()))
+    parts = PARTS if only is None else (only,)
+    raise typer.Exit(run_bench(var.absolute(), volumes, workers, now, Console(), parts))

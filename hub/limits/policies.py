@@ -131,6 +131,14 @@ REFRESH_BY_CLIENT: Final = Policy(
     "refreshes per client address: a session needs one in a quarter of an hour, so this is 1,800 sessions behind one"
     " address; tokens are guessed by nobody",
 )
+WEBHOOK_BY_MEMBER: Final = Policy(
+    "webhook-member",
+    120,
+    HOUR_S,
+    "tests and replays that a member asks for, for all its endpoints: somebody who mends a receiver asks every half"
+    " minute, and what is missed is replayed by the hundred; each may be a row for thirty days and a request to"
+    " somebody's server",
+)
 
 IN_THE_PROCESS: Final = (CLIENT, MEMBER, REFUSALS)
 IN_THE_DATABASE: Final = (
@@ -148,4 +156,5 @@ IN_THE_DATABASE: Final = (
     CHALLENGE_BY_CLIENT,
     WALLET_BY_CLIENT,
     REFRESH_BY_CLIENT,
+    WEBHOOK_BY_MEMBER,
 )

@@ -41,8 +41,10 @@ SWEPT_AT_ONCE: Final = 1_000
 TOPICS_AT_ONCE: Final = 100
 UPDATES_AT_ONCE: Final = 200
 """Of one topic."""
+STIRRED_AT_ONCE: Final = 200
+"""Sockets that are written to before the event loop goes on with something else: some 3 ms."""
 PAGE_UPDATES_MAX: Final = 200
-PAGE_CHARACTERS_MAX: Final = 32 * 1024
+PAGE_BYTES_MAX: Final = 32 * 1024
 """A socket holds one page, and its peer may be one that never reads."""
 PAUSE_MIN_S: Final = 0.05
 PAUSE_MAX_S: Final = 5.0
@@ -236,82 +238,87 @@ class Feed:
         try:
             if new := [channel.topic for channel in channels if channel.tail is None]:
                 await self._read_heads(db, new)
-            behind = self._behind(channels)
+            behind = await self._behind(channels)
             if behind:
-                after = [(channel.topic, tail.head) for channel, tail in behind]
-                self._take_in(behind, await store.read_updates(db, after, UPDATES_AT_ONCE))
+                after = [(channel.topic, tail.head) for channel, tail, _ in behind]
+                await self._take_in(behind, await store.read_updates(db, after, UPDATES_AT_ONCE))
         except BaseException:
             self._fresh.update(dict.fromkeys(topics))
             raise
 
-    def _behind(self, channels: list[Channel]) -> list[tuple[Channel, Tail]]:
-        """Those of which there is something to read. Who is far behind begins anew at its head."""
+    async def _behind(self, channels: list[Channel]) -> list[tuple[Channel, Tail, int]]:
+        """Those of which there is something to read, and up to where. Who is far behind begins anew at its head."""
         behind = []
         for channel in channels:
             if channel.tail is None:
                 continue
             if channel.told - channel.tail.head > BEHIND_MAX:
-                self._skip(channel, channel.told)  # too much for who was up to date; the others read pages anyway
+                await self._skip(channel, channel.told)  # too much for who was up to date; the others read pages anyway
             elif channel.told > channel.tail.head:
-                behind.append((channel, channel.tail))
+                behind.append((channel, channel.tail, channel.told))
         return behind
 
-    def _take_in(self, behind: list[tuple[Channel, Tail]], updates: list[StoredUpdate]) -> None:
+    async def _take_in(self, behind: list[tuple[Channel, Tail, int]], updates: list[StoredUpdate]) -> None:
         """Put updates into the tails, and wake who follows them."""
         by_topic: dict[str, list[StoredUpdate]] = {}
         for update in updates:
             by_topic.setdefault(update.topic, []).append(update)
-        for channel, tail in behind:
+        for channel, tail, told in behind:
             found = by_topic.get(channel.topic, [])
             for update in found:
                 if update.sequence != tail.head + 1:
                     tail.skip_to(update.sequence - 1)  # forgotten before it was read here
-                self._memory.keep(tail, Frame(update.sequence, update_frame(update), channel.flushed_unix_s))
+                self._memory.keep(tail, Frame(update.sequence, update_frame(update)))
             if len(found) == UPDATES_AT_ONCE:
                 self._want(channel)
-            elif found:
-                channel.flushed_unix_s = 0.0
-            else:
-                tail.skip_to(channel.told)
-            self._note_compared(channel, tail)
-            self._stir(channel)
+            elif not found:
+                tail.skip_to(told)
+            if tail.head >= told:
+                channel.compared.set()
+            flushed_unix_s, channel.flushed_unix_s = channel.flushed_unix_s, 0.0
+            await self._stir(channel)
+            if flushed_unix_s:
+                metrics.LIVE_LAG.observe(max(0.0, time.time() - flushed_unix_s))
 
     async def _read_heads(self, db: AsyncDriver, topics: list[str]) -> None:
         """Compare topics with the table; begin those that are new here."""
-        heads = await store.read_sequences(db, topics)
-        for topic in topics:
-            channel = self._channels.get(topic)
-            if channel is None:
-                continue
-            head = heads.get(topic, 0)
+        channels = [self._channels[topic] for topic in topics if topic in self._channels]
+        heads = await store.read_sequences(db, [channel.topic for channel in channels])
+        for channel in channels:
+            head = heads.get(channel.topic, 0)
             if channel.tail is None:
-                channel.tail = Tail(public_name(topic), head)
+                channel.tail = Tail(public_name(channel.topic), head)
                 channel.told = max(channel.told, head)
                 channel.ready.set()
             elif head < channel.tail.head:
-                log.error("live_topic_went_back", topic=topic, head=head, known=channel.tail.head)
-                self._skip(channel, head)  # a restored database: nobody's numbers mean anything
+                log.error("live_topic_went_back", topic=channel.topic, head=head, known=channel.tail.head)
+                await self._skip(channel, head)  # a restored database: nobody's numbers mean anything
             elif head > channel.tail.head:
                 channel.told = max(channel.told, head)
                 self._want(channel)
             else:
                 channel.compared.set()
 
-    def _skip(self, channel: Channel, head: int) -> None:
+    async def _skip(self, channel: Channel, head: int) -> None:
         assert channel.tail is not None
         channel.tail.skip_to(head)
         channel.told, channel.flushed_unix_s = head, 0.0
         channel.compared.set()
-        self._stir(channel)
+        await self._stir(channel)
+
+    async def _stir(self, channel: Channel) -> None:
+        """Have every follower take what is new; others of this process have their turn in between."""
+        for place, (subscription, stir) in enumerate(list(channel.followers.items()), 1):
+            self._wake(subscription, stir)
+            if place % STIRRED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     @staticmethod
-    def _note_compared(channel: Channel, tail: Tail) -> None:
-        if tail.head >= channel.told:
-            channel.compared.set()
-
-    def _stir(self, channel: Channel) -> None:
-        for subscription, stir in channel.followers.items():
+    def _wake(subscription: Subscription, stir: Callable[[Subscription], None]) -> None:
+        try:
             stir(subscription)
+        except Exception:  # one socket's trouble is none of the others'
+            log.exception("live_socket_not_woken")
 
     # --- what is old -----------------------------------------------------------------------------------------
 
@@ -329,13 +336,13 @@ class Feed:
     async def _read_page(self, db: AsyncDriver, subscription: Subscription, channel: Channel) -> None:
         updates = await store.read_updates(db, [(channel.topic, subscription.next - 1)], PAGE_UPDATES_MAX)
         page: list[Frame] = []
-        characters = 0
+        page_bytes = 0
         for update in updates:
             frame = Frame(update.sequence, update_frame(update))
-            characters += len(frame.text)
-            if page and characters > PAGE_CHARACTERS_MAX:
+            page_bytes += len(frame.wire)
+            if page and page_bytes > PAGE_BYTES_MAX:
                 break
             page.append(frame)
         subscription.give_page(page)
         if stir := channel.followers.get(subscription):
-            stir(subscription)
+            self._wake(subscription, stir)

@@ -14,6 +14,7 @@ from hub.api_types import iso
 from hub.errors import HubError, MalformedInput
 from hub.live.store import StoredUpdate
 from hub.live.topics import public_name
+from hub.live.wire import text_frame
 from protocol.limits import SEQUENCE_MAX
 
 TOKEN_LENGTH_MAX: Final = 4_096
@@ -58,7 +59,7 @@ def parse_message(text: str) -> Message:
     return message
 
 
-def authenticated_frame(member_id: UUID, expires_at: datetime | None, topics: Sequence[str]) -> str:
+def authenticated_frame(member_id: UUID, expires_at: datetime | None, topics: Sequence[str]) -> bytes:
     """Now the socket is this member's, until then; null: for as long as the API key is good."""
     return _frame(
         type="authenticated",
@@ -68,39 +69,39 @@ def authenticated_frame(member_id: UUID, expires_at: datetime | None, topics: Se
     )
 
 
-def subscribed_frame(name: str, head: int) -> str:
+def subscribed_frame(name: str, head: int) -> bytes:
     """Followed from here on; `sequence` is that of the topic's newest update."""
     return _frame(type="subscribed", topic=name, sequence=head)
 
 
-def unsubscribed_frame(name: str) -> str:
+def unsubscribed_frame(name: str) -> bytes:
     """The last frame about this topic."""
     return _frame(type="unsubscribed", topic=name)
 
 
-def update_frame(update: StoredUpdate) -> str:
+def update_frame(update: StoredUpdate) -> bytes:
     """What happened. Made once for all sockets: `data` goes as it was written."""
-    return (
+    return text_frame(
         f'{{"type":"update","topic":"{public_name(update.topic)}","sequence":{update.sequence},'
         f'"at":"{iso(update.at)}","kind":"{update.kind}","data":{update.data}}}'
     )
 
 
-def resync_frame(name: str, head: int) -> str:
+def resync_frame(name: str, head: int) -> bytes:
     """Updates are missing before the next one: read the state, go on behind this sequence."""
     return _frame(type="resync", topic=name, sequence=head)
 
 
-def pong_frame() -> str:
+def pong_frame() -> bytes:
     """The answer to a ping."""
     return _frame(type="pong")
 
 
-def error_frame(error: HubError, name: str | None = None) -> str:
+def error_frame(error: HubError, name: str | None = None) -> bytes:
     """A refusal, with the code that it has over HTTP; `topic` if it was about one."""
     about = {} if name is None else {"topic": name}
     return _frame(type="error", code=error.code, title=error.title, detail=error.detail, **about)
 
 
-def _frame(**fields: object) -> str:
-    return json.dumps(fields, separators=(",", ":"))
+def _frame(**fields: object) -> bytes:
+    return text_frame(json.dumps(fields, separators=(",", ":")))

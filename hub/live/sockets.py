@@ -1,14 +1,13 @@
 """One socket: what its client says is done in turn, what it gets is taken from the tails at the pace at which it reads.
 
-Two tasks. The one that reads does not read on before its answer is on its way; the one that writes holds one piece of
-text at a time. So a socket costs the same whatever its client does or leaves undone. Who may open one, and what ends it
-from outside, is the switchboard's.
+What its client has room for is written at once, by whoever brings it (`_pump`); a task waits only for a client whose
+buffers are full. Another one reads, and does not read on before its answer is on its way. So a socket costs the same
+whatever its client does or leaves undone. Who may open one, and what ends it from outside, is the switchboard's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -33,7 +32,6 @@ from hub.errors import (
     NotSubscribed,
     TooManyMessages,
     TooManySockets,
-    TooManySubscriptions,
     Unauthorized,
 )
 from hub.limits.requests import monotonic_us
@@ -41,9 +39,9 @@ from hub.limits.rules import Policy, take
 from hub.live import messages
 from hub.live.feed import Channel
 from hub.live.messages import Authenticate, Message, Ping, Subscribe, Unsubscribe, parse_message
-from hub.live.tails import Frame, ReadPage, Resync, Subscription
+from hub.live.tails import ReadPage, Resync, Subscription
 from hub.live.topics import TOPICS, may_follow, stored_topic
-from hub.live.wire import ABORT_EXTENSION, FLUSH_TIMEOUT_S
+from hub.live.wire import FLUSH_TIMEOUT_S, wire_of
 
 if TYPE_CHECKING:
     from hub.live.switchboard import Switchboard
@@ -51,14 +49,14 @@ if TYPE_CHECKING:
 AUTHENTICATION_TIMEOUT_S: Final = 10.0
 SEND_TIMEOUT_S: Final = 10.0
 """A client must have taken what fills the buffers of one socket within this, or it is gone."""
-SUBSCRIPTIONS_MAX: Final = 16
 TAKEN_AT_ONCE: Final = 16
 """Frames of one topic before another one has its turn."""
+TURNS_AT_ONCE: Final = 4
+"""Before other sockets have theirs."""
 TOPIC_TIMEOUT_S: Final = 10.0
 """For the head of a topic that nobody here follows yet."""
 MESSAGES: Final = Policy("live-messages", 60, 6, "a client subscribes a few times, and then says a word in a minute")
 
-NORMAL: Final = 1000
 INTERNAL_ERROR: Final = 1011
 CLOSE_CODES: Final[Mapping[type[HubError], int]] = {
     MalformedInput: 4400,
@@ -94,6 +92,7 @@ class LiveSocket:
         self.actor: Actor | None = None
         self.checked_s = time.monotonic()
         self._websocket = websocket
+        self._wire = wire_of(websocket.scope)
         self._board = board
         self._opened_s = time.monotonic()
         self._token = ""
@@ -101,11 +100,11 @@ class LiveSocket:
         self._followed: dict[str, Followed] = {}
         self._by_subscription: dict[Subscription, Followed] = {}
         self._due: dict[Subscription, Followed] = {}
-        self._replies: deque[str] = deque()
-        self._stirred = asyncio.Event()
+        self._replies: deque[bytes] = deque()
+        self._left_over = asyncio.Event()
         self._replied = asyncio.Event()
         self._rested_at_us = 0
-        self._sending_since_s: float | None = None
+        self._blocked_since_s: float | None = None
         self._end: tuple[int, str] | None = None
         """Close code and reason, once it is decided."""
         self._ending_since_s = 0.0
@@ -134,7 +133,11 @@ class LiveSocket:
             await asyncio.gather(*tasks, return_exceptions=True)
             for name in list(self._followed):
                 self._leave(name)
-            metrics.LIVE_SOCKETS_ENDED.labels("left" if self._end is None else self._end[1]).inc()
+            reason = "left" if self._end is None else self._end[1]
+            metrics.LIVE_SOCKETS_ENDED.labels(reason).inc()
+            member = None if self.actor is None else str(self.actor.member_id)
+            duration_s = round(time.monotonic() - self._opened_s, 3)
+            log.info("live_socket", client=self.address, member=member, ended=reason, duration_s=duration_s)
 
     def end(self, error: HubError) -> None:
         """Tell the client why, and close. The first reason counts."""
@@ -142,15 +145,15 @@ class LiveSocket:
             self._replies.append(messages.error_frame(error))
             self._end = (CLOSE_CODES.get(type(error), CLOSE_CODE), error.code)
             self._ending_since_s = time.monotonic()
-            self._stirred.set()
+            self._left_over.set()
 
     def watch(self, now_s: float, now: datetime) -> None:
         """End what has lasted too long. `now_s` is of the monotonic clock."""
-        if self._sending_since_s is not None and now_s - self._sending_since_s > SEND_TIMEOUT_S:
-            self._abort("stuck")
-        elif self._end is not None:
+        if self._end is not None:
             if now_s - self._ending_since_s > FLUSH_TIMEOUT_S:
                 self._abort(self._end[1])
+        elif self._blocked_since_s is not None and now_s - self._blocked_since_s > SEND_TIMEOUT_S:
+            self._abort("stuck")
         elif self.actor is None:
             if now_s - self._opened_s > AUTHENTICATION_TIMEOUT_S:
                 self.end(AuthenticationTimeout())
@@ -173,7 +176,7 @@ class LiveSocket:
         self.actor, self.checked_s = actor, time.monotonic()
         for name in list(self._followed):
             if not may_follow(actor, name):
-                self._replies.append(messages.error_frame(Forbidden(), name))
+                self._reply(messages.error_frame(Forbidden(), name))
                 self._unfollow(name)
 
     # --- what the client says --------------------------------------------------------------------------------
@@ -243,11 +246,8 @@ class LiveSocket:
         topic = stored_topic(self.actor, name)
         if name in self._followed:
             raise AlreadySubscribed
-        if len(self._followed) >= SUBSCRIPTIONS_MAX:
-            raise TooManySubscriptions(f"{SUBSCRIPTIONS_MAX} are followed")
         feed = self._board.feed
-        async with contextlib.AsyncExitStack() as stack:
-            channel = await stack.enter_async_context(feed.opened(topic))
+        async with feed.opened(topic) as channel:
             try:
                 async with asyncio.timeout(TOPIC_TIMEOUT_S):
                     await channel.ready.wait()
@@ -286,30 +286,33 @@ class LiveSocket:
         followed = self._by_subscription.get(subscription)
         if followed is not None:
             self._due[subscription] = followed
-            self._stirred.set()
+            self._pump()
 
-    def _reply(self, text: str) -> None:
-        self._replies.append(text)
-        self._stirred.set()
+    def _reply(self, frame: bytes) -> None:
+        self._replies.append(frame)
+        self._pump()
 
-    async def _write(self) -> None:
-        while True:
-            await self._stirred.wait()
-            self._stirred.clear()
-            while True:
-                while self._replies:
-                    await self._send(self._replies.popleft())
+    def _pump(self) -> None:
+        """Write what there is and the client has room for, up to a limit; what is left is left to `_write`."""
+        if self._left_over.is_set() or self._blocked_since_s is not None:
+            return  # it will be here soon, or waits
+        for _ in range(TURNS_AT_ONCE):
+            if not self._wire.is_writable or self._end is not None:
+                break
+            if self._replies:
+                self._wire.write(b"".join(self._replies))
+                self._replies.clear()
                 self._replied.set()
-                if self._end is not None:
-                    await self._websocket.close(*self._end)
-                    return
-                if not self._due:
-                    break
+            elif self._due:
                 subscription = next(iter(self._due))
-                await self._send_some(self._due.pop(subscription))
+                self._write_some(self._due.pop(subscription))
+            else:
+                return
+        if self._replies or self._due:
+            self._left_over.set()
 
-    async def _send_some(self, followed: Followed) -> None:
-        """Send what one subscription has, up to a limit; if there may be more, it has its turn behind the others."""
+    def _write_some(self, followed: Followed) -> None:
+        """Write what one subscription has, up to a limit; if there may be more, it has its turn behind the others."""
         subscription = followed.subscription
         taken = subscription.take(TAKEN_AT_ONCE)
         if isinstance(taken, ReadPage):
@@ -317,30 +320,29 @@ class LiveSocket:
             return
         if isinstance(taken, Resync):
             metrics.LIVE_RESYNCS.labels(followed.name).inc()
-            await self._send(messages.resync_frame(followed.name, taken.sequence))
+            self._wire.write(messages.resync_frame(followed.name, taken.sequence))
         elif taken:
-            for frame in taken:
-                await self._send(frame.text)
-            self._note_sent(taken[-1], len(taken))
-        else:
-            return
-        if subscription in self._by_subscription:
+            self._wire.write(taken[0].wire if len(taken) == 1 else b"".join([frame.wire for frame in taken]))
+            self._board.updates_sent += len(taken)
+        if subscription.has_more:
             self._due[subscription] = followed
 
-    @staticmethod
-    def _note_sent(last: Frame, count: int) -> None:
-        metrics.LIVE_UPDATES_SENT.inc(count)
-        if last.flushed_unix_s:
-            metrics.LIVE_LAG.observe(max(0.0, time.time() - last.flushed_unix_s))
-
-    async def _send(self, text: str) -> None:
-        self._sending_since_s = time.monotonic()
-        await self._websocket.send({"type": "websocket.send", "text": text})
-        self._sending_since_s = None
+    async def _write(self) -> None:
+        """Wait for the client, whenever it has no room for what there is; in the end, take leave."""
+        while True:
+            await self._left_over.wait()
+            self._blocked_since_s = time.monotonic()
+            await self._wire.wait_until_writable()
+            self._blocked_since_s = None
+            self._left_over.clear()
+            if self._end is not None:
+                self._wire.write(b"".join(self._replies))
+                await self._websocket.close(*self._end)
+                return
+            self._pump()
 
     def _abort(self, reason: str) -> None:
         """Break the connection off: its buffers are full, and no word would arrive any more."""
         self._end = (INTERNAL_ERROR, reason)
-        extension = self._websocket.scope.get("extensions", {}).get(ABORT_EXTENSION)
-        if extension is not None:
-            extension["abort"]()
+        self._ending_since_s = time.monotonic()
+        self._wire.abort()

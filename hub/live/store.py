@@ -5,9 +5,9 @@ The feed reads by asynchronous connections of its own; everybody else in the cal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 import psycopg
@@ -29,9 +29,7 @@ from sqlalchemy import (
 from hub.db import driver, metadata
 
 CHANNEL: Final = "commonwatt_live"
-"""`NOTIFY`: `flushed_s topic sequence,topic sequence…`: when it was written, and how far each topic has come."""
-TOPICS_PER_NOTIFICATION: Final = 100
-"""PostgreSQL takes less than 8,000 bytes; a topic and its sequence are at most 70."""
+"""`NOTIFY`: `flushed_unix_s topic sequence,topic sequence…`: when it was written, and how far each topic has come."""
 
 live_topics = Table(
     "live_topics",
@@ -57,15 +55,6 @@ live_updates = Table(
 AsyncDriver = psycopg.AsyncConnection[TupleRow]
 
 
-class NewUpdate(msgspec.Struct, frozen=True):
-    """An update without its number. `data` is JSON."""
-
-    topic: str
-    at: datetime
-    kind: str
-    data: str
-
-
 class StoredUpdate(msgspec.Struct, frozen=True):
     """An update as stored. `data` is JSON."""
 
@@ -76,33 +65,33 @@ class StoredUpdate(msgspec.Struct, frozen=True):
     data: str
 
 
-def append_updates(connection: Connection, updates: Sequence[NewUpdate]) -> None:
-    """Number updates, store them, and have PostgreSQL tell it at the commit.
+def advance_topics(connection: Connection, counts: Mapping[str, int]) -> dict[str, int]:
+    """Count so many more updates of each topic; returns the sequence of the newest of each.
 
-    The row of each topic stays locked until then, in the order of the names: so numbers are given in the order of
-    commits and without a gap, and two transactions never wait for each other in a circle.
+    The rows stay locked until the transaction ends, in the order of the names everywhere: so numbers are given in the
+    order of commits and without a gap, and two transactions never wait for each other in a circle.
     """
+    topics = sorted(counts)
+    rows = driver(connection).execute(
+        "INSERT INTO live_topics AS t (topic, sequence) SELECT * FROM unnest(%s::text[], %s::bigint[])"
+        " ON CONFLICT (topic) DO UPDATE SET sequence = t.sequence + excluded.sequence RETURNING topic, sequence",
+        [topics, [counts[topic] for topic in topics]],
+    )
+    return dict(cast(list[tuple[str, int]], rows.fetchall()))
+
+
+def copy_updates(connection: Connection, updates: Iterable[StoredUpdate]) -> None:
+    """Store numbered updates."""
+    columns = "topic, sequence, at, kind, data"
+    with driver(connection).cursor().copy(f"COPY live_updates ({columns}) FROM STDIN") as copy:
+        for each in updates:
+            copy.write_row((each.topic, each.sequence, each.at, each.kind, each.data))
+
+
+def notify(connection: Connection, payloads: Sequence[str]) -> None:
+    """Have PostgreSQL tell every API process at the commit."""
     driver(connection).execute(
-        "WITH given AS (SELECT g.*, row_number() OVER (PARTITION BY topic ORDER BY ordinality) AS place"
-        "   FROM unnest(%s::text[], %s::timestamptz[], %s::text[], %s::text[]) WITH ORDINALITY"
-        "   AS g (topic, at, kind, data)),"
-        " counted AS (SELECT topic, count(*) AS count FROM given GROUP BY topic ORDER BY topic),"
-        " numbered AS (INSERT INTO live_topics AS t (topic, sequence) SELECT topic, count FROM counted"
-        "   ON CONFLICT (topic) DO UPDATE SET sequence = t.sequence + excluded.sequence RETURNING topic, sequence),"
-        " written AS (INSERT INTO live_updates (topic, sequence, at, kind, data)"
-        "   SELECT g.topic, n.sequence - c.count + g.place, g.at, g.kind, g.data::json"
-        "   FROM given g JOIN counted c USING (topic) JOIN numbered n USING (topic)),"
-        " parts AS (SELECT topic, sequence, (row_number() OVER (ORDER BY topic) - 1) / %s AS part FROM numbered)"
-        " SELECT pg_notify(%s, extract(epoch FROM clock_timestamp())::text"
-        "   || ' ' || string_agg(topic || ' ' || sequence, ',')) FROM parts GROUP BY part",
-        [
-            [update.topic for update in updates],
-            [update.at for update in updates],
-            [update.kind for update in updates],
-            [update.data for update in updates],
-            TOPICS_PER_NOTIFICATION,
-            CHANNEL,
-        ],
+        "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", [CHANNEL, [*payloads]]
     )
 
 
@@ -119,7 +108,7 @@ def map_oldest_sequences(connection: Connection, topics: Sequence[str]) -> dict[
         " (SELECT sequence FROM live_updates WHERE topic = t.topic ORDER BY sequence LIMIT 1) AS u",
         [list(topics)],
     )
-    return {row[0]: row[1] for row in rows}  # type: ignore[misc]
+    return dict(cast(list[tuple[str, int]], rows.fetchall()))
 
 
 def forget_updates(connection: Connection, before: datetime, kept_max: int, limit: int) -> int:

@@ -70,6 +70,8 @@ class Switchboard:
         self.feed = Feed(hub.settings.database_url, self._hear_of_rights)
         self.rights_changes = 0
         """Grows whenever anybody's rights change."""
+        self.updates_sent = 0
+        """Since they were counted last."""
         self._origins = frozenset({hub.settings.public_url, *hub.settings.cors_origins})
         self._sockets: set[LiveSocket] = set()
         self._sockets_max = sockets_for_files(*resource.getrlimit(resource.RLIMIT_NOFILE))
@@ -198,8 +200,13 @@ class Switchboard:
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             now_s, now = time.monotonic(), datetime.now(UTC)
-            for socket in self._sockets:
-                socket.watch(now_s, now)
+            metrics.LIVE_UPDATES_SENT.inc(self.updates_sent)
+            self.updates_sent = 0
+            for socket in list(self._sockets):
+                try:
+                    socket.watch(now_s, now)
+                except Exception:  # one socket's trouble is none of the others'
+                    log.exception("live_socket_not_watched")
                 actor = socket.actor
                 if actor is not None and actor.key_id is not None and now_s - socket.checked_s > KEY_CHECKED_EVERY_S:
                     self.check_again(socket)

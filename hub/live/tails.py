@@ -26,15 +26,14 @@ BEHIND_MAX: Final = 1_000
 RESUME_MAX: Final = 10_000
 """Updates that a subscription may have before it until it is up to date for the first time."""
 FRAME_OVERHEAD_BYTES: Final = 200
-"""What a frame weighs besides its text."""
+"""What a frame weighs besides its bytes."""
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """An update as it is sent. `flushed_unix_s` is when it was written; 0: it was read from the table later."""
+    """An update as it goes to every socket."""
 
     sequence: int
-    text: str
-    flushed_unix_s: float = 0.0
+    wire: bytes
 
 
 class Tail:
@@ -85,11 +84,11 @@ class Memory:
         """Append a frame to its tail."""
         tail.append(frame)
         self._kept.append((tail, frame))
-        self._bytes += len(frame.text) + FRAME_OVERHEAD_BYTES
+        self._bytes += len(frame.wire) + FRAME_OVERHEAD_BYTES
         while self._bytes > self._bytes_max:
             old_tail, old = self._kept.popleft()
             old_tail.drop(old)
-            self._bytes -= len(old.text) + FRAME_OVERHEAD_BYTES
+            self._bytes -= len(old.wire) + FRAME_OVERHEAD_BYTES
 
 
 class ReadPage(msgspec.Struct, frozen=True):
@@ -130,21 +129,23 @@ class Subscription:
         if self.waits_for_page:
             return ()
         if self._page:
-            return self._take_from_page(count_max)
+            return self._advance([self._page.popleft() for _ in range(min(count_max, len(self._page)))])
         behind = self.tail.head - self.next + 1
         if self.lost or behind < 0 or behind > (BEHIND_MAX if self.up_to_date else RESUME_MAX):
             self.next = self.tail.head + 1
             self.up_to_date, self.lost = True, False
             return Resync(self.tail.head)
         if not behind:
-            self.up_to_date = True
             return ()
         if self.next < self.tail.first:
             self.waits_for_page = True
             return ReadPage(self.next)
-        frames = self.tail.frames_from(self.next, count_max)
-        self.next += len(frames)
-        return frames
+        return self._advance(self.tail.frames_from(self.next, count_max))
+
+    @property
+    def has_more(self) -> bool:
+        """Whether `take` would do something now."""
+        return not self.waits_for_page and (bool(self._page) or self.lost or self.next != self.tail.head + 1)
 
     def give_page(self, page: Sequence[Frame]) -> None:
         """Take in the page that was asked for: what the table has from there on. Without the first there is a gap."""
@@ -155,7 +156,7 @@ class Subscription:
         else:
             self.lost = True
 
-    def _take_from_page(self, count_max: int) -> list[Frame]:
-        frames = [self._page.popleft() for _ in range(min(count_max, len(self._page)))]
+    def _advance(self, frames: list[Frame]) -> list[Frame]:
         self.next += len(frames)
+        self.up_to_date |= self.next > self.tail.head
         return frames

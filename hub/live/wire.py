@@ -3,7 +3,8 @@
 uvicorn leaves a connection whose peer does not read to the kernel: `transport.close()` waits for ever for a buffer that
 never empties, in the keep-alive's time-out, at the end of the application and at shutdown. It answers each ping whether
 or not the answers are taken, keeps every message of one read, and any number of empty fragments. Here each of these
-ends, and the application gets a way to break the connection off (the ASGI extension `commonwatt.abort`).
+ends, and the application gets at the wire (the ASGI extension `commonwatt.wire`): to write frames that were made once
+for a thousand sockets, to ask whether the peer takes them, and to break the connection off.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from asyncio.transports import BaseTransport
 from collections.abc import Mapping
 from typing import Any, Final
 
+from starlette.types import Scope
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode, Frame
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
 
-ABORT_EXTENSION: Final = "commonwatt.abort"
+EXTENSION: Final = "commonwatt.wire"
 MESSAGE_BYTES_MAX: Final = 8_192
 PING_INTERVAL_S: Final = 20.0
 PING_TIMEOUT_S: Final = 20.0
@@ -30,6 +32,18 @@ MESSAGES_WAITING_MAX: Final = 32
 FRAGMENTS_MAX: Final = 32
 FLUSH_TIMEOUT_S: Final = 3.0
 """For the last words to a peer that is being left. Shorter than the shutdown of the process may take."""
+
+
+def text_frame(text: str) -> bytes:
+    """A message as a server sends it (RFC 6455): in one frame, not masked, and so the same for everybody."""
+    return Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+
+
+def wire_of(scope: Scope) -> BoundedWebSocket:
+    """The connection behind a socket of an application that is served as it must be (`UVICORN_OPTIONS`)."""
+    wire = scope["extensions"][EXTENSION]["wire"]
+    assert isinstance(wire, BoundedWebSocket)
+    return wire
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
@@ -49,7 +63,21 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         if not self.close_sent:
             extensions = self.scope["extensions"]
             assert extensions is not None
-            extensions[ABORT_EXTENSION] = {"abort": self.abort}
+            extensions[EXTENSION] = {"wire": self}
+
+    def write(self, frames: bytes) -> None:
+        """Send frames, once the handshake is over and `is_writable`. What comes after the end is lost."""
+        if self.conn.state is State.OPEN and not self.transport.is_closing():
+            self.transport.write(frames)
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the peer has taken enough of what was written before."""
+        return self.writable.is_set()
+
+    async def wait_until_writable(self) -> None:
+        """Wait for that, or for the end."""
+        await self.writable.wait()
 
     def abort(self) -> None:
         """End the connection now, whatever waits to be sent."""

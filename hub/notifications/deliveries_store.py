@@ -27,7 +27,6 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
-    func,
     select,
     text,
 )
@@ -89,7 +88,7 @@ webhook_deliveries = Table(
 whose end nobody noted, is `unknown`."""
 
 
-_QUEUE_DUE = text(
+QUEUE_DUE = text(
     """
     WITH RECURSIVE addressed (endpoint_id) AS (
         (SELECT endpoint_id FROM webhook_deliveries WHERE state IN ('queued', 'waiting') ORDER BY endpoint_id LIMIT 1)
@@ -112,10 +111,10 @@ _QUEUE_DUE = text(
                           WHERE q.endpoint_id = e.endpoint_id AND q.state = 'queued')
         LIMIT :limit),
     queued AS (
-        UPDATE webhook_deliveries AS d SET state = 'queued', next_try_at = NULL
-        FROM due WHERE d.delivery_no = due.delivery_no
-        RETURNING d.delivery_no, d.endpoint_id, due.next_try_at)
-    SELECT delivery_no, endpoint_id FROM queued ORDER BY queued.next_try_at, delivery_no
+        UPDATE webhook_deliveries SET state = 'queued', next_try_at = NULL
+        WHERE delivery_no = ANY (ARRAY (SELECT due.delivery_no FROM due))
+        RETURNING delivery_no, endpoint_id)
+    SELECT delivery_no, endpoint_id FROM queued JOIN due USING (delivery_no) ORDER BY due.next_try_at, delivery_no
     """
 )
 """From endpoint to endpoint by the index of what is unfinished, not from delivery to delivery: thousands may wait for a
@@ -298,7 +297,7 @@ def queue_due(connection: Connection, now: datetime, at_once_max: int, limit: in
 
     Of an endpoint that rests, or has something queued, nothing; of one that fails one delivery; else `at_once_max`.
     """
-    rows = connection.execute(_QUEUE_DUE, {"now": now, "at_once_max": at_once_max, "limit": limit})
+    rows = connection.execute(QUEUE_DUE, {"now": now, "at_once_max": at_once_max, "limit": limit})
     return [(int(row.delivery_no), row.endpoint_id) for row in rows]
 
 

@@ -38,6 +38,8 @@ REST_PART: Final = 3
 SLOW_S: Final = 1.0
 """An endpoint that took longer than this rests REST_PART times as long: no receiver, however slow, takes more than a
 quarter of one worker's time."""
+SLOW_REST_MAX: Final = timedelta(minutes=10)
+"""One that took so long and failed rests twice as long each time, up to this: hundreds of them fill no lane."""
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - the mark of such secrets, no secret
 FIRST_GENERATION: Final = 1
@@ -123,7 +125,10 @@ def judge(health: Health, answer: Answer, now: datetime) -> tuple[Health, str | 
         return Health(rests_until=now + rest if rest else None), None
     failures = health.failures + 1
     failing_since = health.failing_since or now
-    rest = max(rest, min(REST_AFTER_FAILURES_MAX, timedelta(seconds=PAUSES_S[0] << min(failures - 1, 16))))
+    doubled = 1 << min(failures - 1, 16)
+    rest = max(
+        min(SLOW_REST_MAX, rest * doubled), min(REST_AFTER_FAILURES_MAX, timedelta(seconds=PAUSES_S[0] * doubled))
+    )
     reason = None
     if answer.status == GONE_STATUS:
         reason = GONE

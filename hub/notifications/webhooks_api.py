@@ -24,7 +24,7 @@ from hub.api_types import (
     iso,
     refusals,
 )
-from hub.dependencies import CurrentActor, OnceOnly, TheHub, Transaction, refuse_query
+from hub.dependencies import CurrentActor, OnceOnly, TheGuard, TheHub, Transaction, refuse_query
 from hub.errors import (
     WebhookDeliveryNotFound,
     WebhookEndpointDisabled,
@@ -35,6 +35,7 @@ from hub.errors import (
 from hub.idempotency import Answer
 from hub.integrations.web_targets import URL_LENGTH_MAX
 from hub.integrations.webhooks import Outcome
+from hub.limits import policies
 from hub.notifications import deliveries_store, webhook_rules, webhooks_service
 from hub.notifications.deliveries_store import Delivery
 from hub.notifications.endpoints_store import ACTIVE, DISABLED, Endpoint
@@ -96,7 +97,7 @@ class EndpointStateAnswer(AnswerBody):
 
 
 class EndpointSecretAnswer(AnswerBody):
-    """The endpoint and its secret in force, which is shown only here."""
+    """The endpoint and the secret that was made for it now, which is shown only here."""
 
     endpoint_id: UUID
     secret: str = Field(pattern="^whsec_[A-Za-z0-9+/]{43}=$")
@@ -142,6 +143,11 @@ class ReplayedAnswer(AnswerBody):
     at_once_max: Count
 
 
+def count_sending(actor: CurrentActor, guard: TheGuard) -> None:
+    """Count what a member has sent by hand, before anything else is done. Raises RateLimited."""
+    guard.count(policies.WEBHOOK_BY_MEMBER, str(actor.member_id))
+
+
 @router.get("/me/webhooks", dependencies=[Depends(refuse_query)])
 def list_endpoints(actor: CurrentActor, connection: Transaction) -> EndpointsAnswer:
     """The member's endpoints."""
@@ -154,7 +160,7 @@ def list_endpoints(actor: CurrentActor, connection: Transaction) -> EndpointsAns
     dependencies=[Depends(refuse_query)],
     status_code=201,
     response_model=EndpointSecretAnswer,
-    responses=refusals(WebhookUrlRefused, WebhookEndpointsTooMany, WebhookEndpointNotFound),
+    responses=refusals(WebhookUrlRefused, WebhookEndpointsTooMany),
 )
 def create_endpoint(body: NewEndpoint, actor: CurrentActor, hub: TheHub, once: OnceOnly) -> Response:
     """Have notifications posted to an address. A test goes there at once; its delivery tells whether it arrived."""
@@ -169,14 +175,9 @@ def create_endpoint(body: NewEndpoint, actor: CurrentActor, hub: TheHub, once: O
             once.actor,
             once.now,
         )
-        return {"endpoint_id": str(endpoint.endpoint_id)}
+        return _without_secret(endpoint)
 
-    def with_secret(stored: Answer) -> Answer:
-        endpoint_id = UUID(str(stored["endpoint_id"]))
-        endpoint = webhooks_service.get_endpoint(once.connection, actor.member_id, endpoint_id)
-        return {**stored, "secret": _secret(hub.member_secret, endpoint)}
-
-    return once.answer(body, 201, perform, with_secret)
+    return once.answer(body, 201, perform, lambda stored: _with_secret(hub.member_secret, stored))
 
 
 @router.post(
@@ -223,19 +224,16 @@ def rotate_secret(
     """Sign with another secret; for 24 hours the old one signs too."""
 
     def perform() -> Answer:
-        webhooks_service.rotate_secret(once.connection, actor.member_id, endpoint_id, once.actor, once.now)
-        return {"endpoint_id": str(endpoint_id)}
+        return _without_secret(
+            webhooks_service.rotate_secret(once.connection, actor.member_id, endpoint_id, once.actor, once.now)
+        )
 
-    def with_secret(stored: Answer) -> Answer:
-        endpoint = webhooks_service.get_endpoint(once.connection, actor.member_id, endpoint_id)
-        return {**stored, "secret": _secret(hub.member_secret, endpoint)}
-
-    return once.answer(body, 200, perform, with_secret)
+    return once.answer(body, 200, perform, lambda stored: _with_secret(hub.member_secret, stored))
 
 
 @router.post(
     "/me/webhooks/{endpoint_id}/test",
-    dependencies=[Depends(refuse_query)],
+    dependencies=[Depends(refuse_query), Depends(count_sending)],
     status_code=202,
     response_model=QueuedAnswer,
     responses=refusals(WebhookEndpointNotFound, WebhookEndpointDisabled),
@@ -266,7 +264,7 @@ def list_deliveries(
 
 @router.post(
     "/me/webhooks/{endpoint_id}/deliveries/{delivery_id}/replay",
-    dependencies=[Depends(refuse_query)],
+    dependencies=[Depends(refuse_query), Depends(count_sending)],
     status_code=202,
     response_model=QueuedAnswer,
     responses=refusals(WebhookEndpointNotFound, WebhookEndpointDisabled, WebhookDeliveryNotFound),
@@ -284,7 +282,7 @@ def replay_delivery(
 
 @router.post(
     "/me/webhooks/{endpoint_id}/replay",
-    dependencies=[Depends(refuse_query)],
+    dependencies=[Depends(refuse_query), Depends(count_sending)],
     status_code=202,
     response_model=ReplayedAnswer,
     responses=refusals(WebhookEndpointNotFound, WebhookEndpointDisabled),
@@ -299,10 +297,15 @@ def replay_given_up(endpoint_id: UUID, body: Replay, actor: CurrentActor, once: 
     return once.answer(body, 202, perform)
 
 
-def _secret(member_secret: bytes, endpoint: Endpoint) -> str:
-    return webhook_rules.secret_text(
-        webhook_rules.derive_secret(member_secret, endpoint.endpoint_id, endpoint.secret_generation)
-    )
+def _without_secret(endpoint: Endpoint) -> Answer:
+    """What is kept of an answer with a secret: which one it was. A repeat shows that one, and not a later one."""
+    return {"endpoint_id": str(endpoint.endpoint_id), "generation": endpoint.secret_generation}
+
+
+def _with_secret(member_secret: bytes, stored: Answer) -> Answer:
+    endpoint_id, generation = UUID(str(stored["endpoint_id"])), int(str(stored["generation"]))
+    secret = webhook_rules.derive_secret(member_secret, endpoint_id, generation)
+    return {"endpoint_id": str(endpoint_id), "secret": webhook_rules.secret_text(secret)}
 
 
 def _endpoint_answer(endpoint: Endpoint) -> EndpointAnswer:

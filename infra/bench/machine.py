@@ -5,7 +5,7 @@ import os
 import platform
 from pathlib import Path
 
-PACKAGES = ("paho-mqtt", "psycopg", "sqlalchemy", "cryptography", "pynacl", "msgspec", "numpy")
+PACKAGES = ("paho-mqtt", "psycopg", "sqlalchemy", "cryptography", "pynacl", "msgspec", "numpy", "uvicorn", "websockets")
 
 
 def machine_facts() -> dict[str, object]:

@@ -15,6 +15,18 @@ from typing import Any
 
 from rich.console import Console
 
+from infra.bench.live import (
+    LIVE_SUBJECTS,
+    LiveFigures,
+    LiveLoad,
+    LiveRun,
+    live_as_json,
+    live_table_of,
+    measure_live,
+    opening_line,
+    prepare,
+    summarise_live,
+)
 from infra.bench.machine import machine_facts
 from infra.bench.measurement import Load, Run, Shape, measure
 from infra.bench.results import Figures, Spread, as_json, summarise, table_of
@@ -25,6 +37,7 @@ from infra.local.processes import LaunchError
 
 MARGIN = datetime.timedelta(minutes=10)
 SIZES = (60, 1)
+LIVE_LOAD = LiveLoad()
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,7 @@ class Volumes:
     script_seals_of_60: int = 5
     script_seals_of_1: int = 10
     shape: Shape = Shape.LIVE
+    live: LiveLoad = LIVE_LOAD
 
     def times(self, factor: float) -> "Volumes":
         """So much more or less of everything, but at least one message per meter."""
@@ -63,12 +77,31 @@ class Volumes:
         )
 
 
-QUICK = Volumes(rounds=1, meters=20, seals_of_60=2, seals_of_1=5, script_seals_of_60=1, script_seals_of_1=2)
+QUICK = Volumes(
+    rounds=1,
+    meters=20,
+    seals_of_60=2,
+    seals_of_1=5,
+    script_seals_of_60=1,
+    script_seals_of_1=2,
+    live=LiveLoad(sockets=20, updates=5, per_s=20.0),
+)
 """Shows that it works; the figures mean nothing."""
 
 
-def run_bench(var: Path, volumes: Volumes, workers: int, now: datetime.datetime, console: Console) -> int:
-    """Measure, print the table, write var/bench/results.json. The exit status: 1 if anything was lost or failed."""
+INGEST, LIVE = "ingest", "live"
+PARTS = (INGEST, LIVE)
+
+
+def run_bench(
+    var: Path,
+    volumes: Volumes,
+    workers: int,
+    now: datetime.datetime,
+    console: Console,
+    parts: Sequence[str] = PARTS,
+) -> int:
+    """Measure, print the tables, write var/bench/results.json. The exit status: 1 if anything was lost or failed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     bench = var / "bench"
     bench.mkdir(parents=True, exist_ok=True)
@@ -86,7 +119,8 @@ def run_bench(var: Path, volumes: Volumes, workers: int, now: datetime.datetime,
             at_end.callback(site.stop)
             with console.status("PostgreSQL, Mosquitto, registering meters"):
                 site.start()
-            runs = _all_runs(site, volumes, workers, console)
+            runs = _all_runs(site, volumes, workers, console) if INGEST in parts else []
+            live_runs = _all_live_runs(site, volumes, console) if LIVE in parts else []
             facts = {"machine": machine_facts(), "postgresql": site.facts(), "load_before": load_before}
             site.stop()
             shutil.rmtree(directory)  # after a failure it stays: it has the logs
@@ -96,16 +130,23 @@ def run_bench(var: Path, volumes: Volumes, workers: int, now: datetime.datetime,
         except KeyboardInterrupt:
             console.print("Stopped.")
             return 130
-    figures = summarise(runs)
+    figures = summarise(runs) if runs else []
+    live_figures = summarise_live(live_runs) if live_runs else []
     written = {
         "date": now.isoformat(),
         **facts,
         "volumes": asdict(volumes),
         "workers": workers,
         **as_json(runs, figures),
+        "live": live_as_json(volumes.live, live_runs, live_figures),
     }
     (bench / "results.json").write_text(json.dumps(written, indent=2) + "\n")
-    _show(console, runs, written, figures, bench / "results.json")
+    if runs:
+        _show(console, runs, figures, written)
+    if live_runs:
+        _show_live(console, live_runs, live_figures, volumes.live)
+    foreign_loads = [run.foreign_load for run in runs] + [run.foreign_load for run in live_runs]
+    _show_machine(console, foreign_loads, written, bench / "results.json")
     return 0
 
 
@@ -122,15 +163,40 @@ def _all_runs(site: Site, volumes: Volumes, workers: int, console: Console) -> l
     return runs
 
 
-def _show(console: Console, runs: Sequence[Run], facts: dict[str, Any], figures: Sequence[Figures], file: Path) -> None:
-    machine, server, foreign = facts["machine"], facts["postgresql"], Spread.of([run.foreign_load for run in runs])
+def _all_live_runs(site: Site, volumes: Volumes, console: Console) -> list[LiveRun]:
+    """Interleaved, each round beginning with the other one."""
+    runs: list[LiveRun] = []
+    with console.status("members for the live updates") as status:
+        keys = prepare(site, volumes.live)
+        for round_number in range(volumes.rounds):
+            first = round_number % len(LIVE_SUBJECTS)
+            for subject in (*LIVE_SUBJECTS[first:], *LIVE_SUBJECTS[:first]):
+                status.update(f"round {round_number + 1} of {volumes.rounds}, live updates: {subject}")
+                runs.append(measure_live(site, subject, keys, volumes.live, round_number))
+    return runs
+
+
+def _show(console: Console, runs: Sequence[Run], figures: Sequence[Figures], facts: dict[str, Any]) -> None:
     console.print(table_of(figures))
     console.print("Median, beneath it least–most over the rounds. hub: commonwatt hub ingest. script: the one most")
     console.print("people write. copy: COPY from a subscriber that verifies nothing. See docs/performance.md.")
+    console.print(f"{facts['volumes']['shape']}, {facts['workers']} ingest worker(s). No reading was lost.")
+
+
+def _show_live(console: Console, runs: Sequence[LiveRun], figures: Sequence[LiveFigures], load: LiveLoad) -> None:
+    console.print(live_table_of(figures))
+    console.print("From the COMMIT to the client. hub: commonwatt hub api. broadcast: a bare websockets server, fed")
+    console.print(f"by the same LISTEN. {load.sockets} sockets, {load.updates} updates, {load.per_s:g} a second.")
+    console.print(opening_line(figures))
+    console.print(f"No delivery was lost: {sum(run.deliveries for run in runs)} came.")
+
+
+def _show_machine(console: Console, foreign_loads: Sequence[float], facts: dict[str, Any], file: Path) -> None:
+    machine, server, foreign = facts["machine"], facts["postgresql"], Spread.of(foreign_loads)
     for line in (
         f"{machine['cores']} cores, {machine['processor']}, Python {machine['python']}, PostgreSQL"
-        f" {server['server_version']}; {facts['volumes']['shape']}, {facts['workers']} ingest worker(s).",
+        f" {server['server_version']}.",
         f"Processes that are none of ours used {foreign.median:.2f} cores, at most {foreign.most:.2f}.",
-        f"No reading was lost. Every run: {file}",
+        f"Every run: {file}",
     ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)

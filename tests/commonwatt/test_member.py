@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import stat
 import subprocess
@@ -169,6 +170,70 @@ def test_a_stolen_refresh_token_ends_the_session_as_soon_as_both_have_used_it(ad
     assert refusal_of(ada.run("me")) == "unauthorized"
 
 
+def test_whose_session_is_over_is_told_to_sign_in_again(ada):
+    kept = ada.session.read_text()
+    ada.do("sign-out")
+    ada.session.touch(0o600)
+    ada.session.write_text(kept)
+    result = ada.run("me")
+    assert refusal_of(result) == "unauthorized"
+    assert "sign in again: commonwatt member sign-in" in result.stderr
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_damaged_session_file_is_in_nobodys_way_who_signs_in(ada, operator, mode):
+    ada.session.write_text("{")
+    ada.session.chmod(mode)
+    (ada.directory / "password").touch(0o600)
+    (ada.directory / "password").write_text("a quite long pass phrase")
+    result = ada.run("sign-in", "--email", "ada@example.org", "--password-file", ada.directory / "password")
+    assert refusal_of(result) == "email_or_password_wrong"
+
+
+def test_a_session_that_cannot_be_locked_is_one_clear_line(ada, operator):
+    _expire(ada, operator)
+    ada.session.with_name(f"{ada.session.name}.lock").mkdir()
+    assert refusal_of(ada.run("me")) == "session_file"
+
+
+def test_members_see_which_of_their_sessions_are_of_this_program(ada):
+    assert "commonwatt" in ada.do("sessions", "list")
+    assert "httpx" not in ada.do("sessions", "list")
+
+
+@pytest.mark.parametrize("words", [("profile", "--name", "A\udcff"), ("sessions", "end", "A\udcff")])
+def test_an_argument_that_is_no_text_is_one_clear_line(ada, words):
+    assert refusal_of(ada.run(*words)) in ("not_text", "malformed_input")
+
+
+def test_a_terminal_without_our_letters_shows_the_others(ada):
+    ada.do("profile", "--name", "Ada Kov\u00e1cs \u2603")
+    command = [sys.executable, "-m", "commonwatt", "member", *ada.words("me")]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    shown = subprocess.run(command, check=False, capture_output=True, timeout=60, env=environment)
+    assert shown.returncode == 0, shown.stderr
+    assert "Ada Kov\u00e1cs ?" in shown.stdout.decode("latin-1")
+
+
+def test_a_secret_that_could_not_be_written_is_had_by_repeating(ada, tmp_path):
+    """A limit on the size of files stands for a full disk."""
+    create = ("api-keys", "create", "script", "--scope", "meters.read", "--file", tmp_path / "key")
+    words = [*ada.words()[:4], "--idempotency-key", "once", *map(str, create)]
+    full = subprocess.run(
+        [sys.executable, "-m", "commonwatt", "member", *words], check=False, capture_output=True, text=True, timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    )  # fmt: skip
+    assert full.returncode == 1
+    assert full.stderr.startswith("commonwatt member: key_file: ")
+    assert "--idempotency-key once" in full.stderr
+    assert len(full.stderr.splitlines()) == 1
+    assert not (tmp_path / "key").exists()
+    ada.do("--idempotency-key", "once", *create)
+    assert ada.do("api-keys", "list").count("script") == 1
+    headers = {"Authorization": f"Bearer {(tmp_path / 'key').read_text()}"}
+    assert httpx.get(f"{ada.url}/meters", headers=headers).status_code == 200
+
+
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"url":1}'])
 def test_a_session_file_that_is_none_is_one_clear_line(nobody, content):
     nobody.session.touch(0o600)
@@ -260,6 +325,10 @@ def test_an_endpoint_is_made_with_a_secret_of_its_own(ada, tmp_path):
     endpoint_id = re.search("Endpoint ([0-9a-f-]+);", said)[1]
     assert "my house" in ada.do("webhooks", "list")
     assert "webhook.test" in ada.do("webhooks", "deliveries", endpoint_id)
+    ada.do("webhooks", "rotate-secret", endpoint_id, "--secret-file", tmp_path / "next-secret")
+    assert (tmp_path / "next-secret").read_text().startswith("whsec_")
+    assert (tmp_path / "next-secret").read_text() != file.read_text()
+    assert stat.S_IMODE((tmp_path / "next-secret").stat().st_mode) == 0o600
     assert "disabled" in ada.do("webhooks", "disable", endpoint_id)
     assert "active" in ada.do("webhooks", "enable", endpoint_id)
     inside = ("webhooks", "create", "http://10.0.0.1/hook", "--description", "x", "--secret-file", tmp_path / "none")

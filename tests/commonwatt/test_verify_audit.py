@@ -256,6 +256,10 @@ def test_the_command_tells_people_and_machines_and_its_status_tells_scripts():
     assert _run([], b"no export").returncode == 2
     assert _run([], b"".join(_bytes([_header(lines) | {"community_id": "\x07"}]))).returncode == 2
     assert _run(["--head", f"2:{'0' * 64}"], b"{}\n").returncode == 2
+    for option, expected in (("--head", b"a head is POSITION:HASH"), ("--key", b"a key is 64 hexadecimal digits")):
+        mistyped = _run([option, "1:00"], export)
+        assert mistyped.returncode == 2
+        assert expected in mistyped.stderr
 
 
 def test_the_report_says_the_same_in_both_ways():

@@ -90,6 +90,8 @@ class Place:
                 server.post_seal(spare, spare.seal([(DAY + 60 * (step + 1), step, number)]))
             if number % 2 == 0:
                 server.post(f"/meters/{spare.meter_id}/resume", {"reason": "so that it can be suspended"})
+        for other in others[::2]:
+            server.post(f"/members/{other.member_id}/suspend", {"reason": "so that it can be reinstated"})
         for _ in range(6):
             server.access_token(self.admin.member_id)
         with server.signed_in(self.admin.member_id) as client:
@@ -128,6 +130,8 @@ class Place:
         }
         self.examples = {
             "end_session": {},
+            "create_endpoint": hook,
+            "replay_given_up": {"since": iso_of(DAY)},
             "command_meter": {"kind": "restart"},
             "mark_read": {"notification_id": notified},
             "revoke_key": {"from": iso_of(DAY), "reason": "it was on the table"},
@@ -267,17 +271,16 @@ def document(server):
     return server.client.get("/openapi.json").json()
 
 
-def _check_for_an_admin(place, examples):
-    answers, differences = _ask_everything(place, place.admin, examples, thoroughly=True)
+def _check_for_an_admin(place, examples, *, thoroughly):
+    answers, differences = _ask_everything(place, place.admin, examples, thoroughly=thoroughly)
     assert not differences, "\n\n".join(differences)
     answered = {operation for operation, status in answers if 200 <= status < 300}
     silent = {operation["operationId"] for operation in _operations(place.document())} - answered
     assert silent <= NEEDS_A_PROOF, {name: status for name, status in sorted(answers) if name in silent}
 
 
-@pytest.mark.timeout(900)
 def test_an_admin_is_answered_as_described(place):
-    _check_for_an_admin(place, examples=2)
+    _check_for_an_admin(place, examples=10, thoroughly=False)
 
 
 @pytest.mark.parametrize("who", ["a member", "nobody"])
@@ -287,13 +290,15 @@ def test_everybody_else_is_answered_as_described(place, who):
     assert not differences, "\n\n".join(differences)
     refused = 401 if member is None else 403
     for operation in ("list_members", "suspend_member", "list_audit", "register_meter", "list_fleet"):
-        assert {status for name, status in answers if name == operation} == {refused}
+        told = {status for name, status in answers if name == operation}
+        assert refused in told
+        assert told <= {401, refused}, "a token that schemathesis invented is told 401"
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3_000)
 def test_an_admin_is_answered_as_described_whatever_it_asks(place):
-    _check_for_an_admin(place, examples=100)
+    _check_for_an_admin(place, examples=100, thoroughly=True)
 
 
 @pytest.mark.long

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +121,26 @@ def test_a_database_that_is_away_at_the_start_of_a_migration_is_named(environmen
     assert process.returncode == 1
     [line] = errors.splitlines()
     assert "The database does not answer" in line
+
+
+def _bootstrap(environment, key_file, *more):
+    command = [sys.executable, "-m", "commonwatt", "hub", "bootstrap", "--key-file", str(key_file), *more]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
+def test_the_first_admins_key_lands_in_a_private_file_and_nobody_is_first_twice(environment, tmp_path):
+    first = _bootstrap(environment, tmp_path / "first")
+    assert first.returncode == 0, first.stderr
+    key = (tmp_path / "first").read_text().strip()
+    assert key.startswith("cwk_")
+    assert key not in first.stdout + first.stderr
+    assert stat.S_IMODE((tmp_path / "first").stat().st_mode) == 0o600
+    again = _bootstrap(environment, tmp_path / "second")
+    assert (again.returncode, again.stderr) == (1, "commonwatt hub: There is an admin already\n")
+    assert not (tmp_path / "second").exists()
+    over = _bootstrap(environment, tmp_path / "first", "--another")
+    assert over.returncode == 1
+    assert (tmp_path / "first").read_text().strip() == key
+    another = _bootstrap(environment, tmp_path / "second", "--another")
+    assert another.returncode == 0, another.stderr
+    assert (tmp_path / "second").read_text().strip() not in ("", key)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,11 +40,10 @@ def var(tmp_path: Path, mosquitto_installation: Installation) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("shape", ["live", "backlog"])
-def test_every_reading_of_every_subject_is_stored_exactly_once(var: Path, shape: str) -> None:
-    options = ["--backlog"] if shape == "backlog" else []
+def bench(var: Path, part: str, *options: str) -> tuple[str, dict[str, Any]]:
+    """What the command shows, and what it writes."""
     done = subprocess.run(
-        [sys.executable, "-m", "commonwatt", "bench", "--quick", "--var", str(var), *options],
+        [sys.executable, "-m", "commonwatt", "bench", "--quick", "--only", part, "--var", str(var), *options],
         check=False,
         cwd=ROOT,
         capture_output=True,
@@ -51,13 +51,29 @@ def test_every_reading_of_every_subject_is_stored_exactly_once(var: Path, shape:
         timeout=TIMEOUT_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "No reading was lost" in done.stdout
-    results = json.loads((var / "bench/results.json").read_text())
+    return done.stdout, json.loads((var / "bench/results.json").read_text())
+
+
+@pytest.mark.parametrize("shape", ["live", "backlog"])
+def test_every_reading_of_every_subject_is_stored_exactly_once(var: Path, shape: str) -> None:
+    shown, results = bench(var, "ingest", *(["--backlog"] if shape == "backlog" else []))
+    assert "No reading was lost" in shown
     assert {(run["subject"], run["readings_per_seal"]): run["readings"] for run in results["runs"]} == QUICK_READINGS
     assert all(run["seconds"] > 0 for run in results["runs"])
     assert results["volumes"]["shape"] == shape
     assert results["postgresql"]["fsync"] == results["postgresql"]["synchronous_commit"] == "on"
     assert {"cores", "processor", "python", "packages"} <= results["machine"].keys()
+    assert not (var / "bench/work").exists()
+
+
+def test_every_update_comes_to_every_socket_of_the_hub_and_of_the_broadcast(var: Path) -> None:
+    shown, results = bench(var, "live")
+    assert "No delivery was lost: 200 came." in shown
+    live = results["live"]
+    assert {(run["subject"], run["deliveries"]) for run in live["runs"]} == {("hub", 100), ("broadcast", 100)}
+    assert all(0 < run["p50_ms"] <= run["p95_ms"] <= run["p99_ms"] for run in live["runs"])
+    assert [row["subject"] for row in live["figures"]] == ["hub", "broadcast"]
+    assert not results["runs"]
     assert not (var / "bench/work").exists()
 
 

@@ -19,6 +19,7 @@ from hub.live import store
 from hub.live.jobs import KEPT_FOR, KEPT_MAX, forget_old_updates_once
 from hub.live.publishing import DATA_BYTES_MAX, Update, publish
 from hub.live.topics import ALERTS, BOOK, meters_of, notifications_of
+from infra.bench import live_publisher
 
 NOW = datetime(2026, 11, 20, 6, tzinfo=UTC)
 ADA = UUID("00000000-0000-4000-8000-0000000000ad")
@@ -196,3 +197,17 @@ def test_updates_of_yesterday_are_forgotten_and_of_a_busy_topic_all_but_the_newe
         assert store.map_oldest_sequences(connection, [ALERTS, meters_of(ADA), BOOK]) == {ALERTS: 6, BOOK: 4}
         publish(connection, [update(meters_of(ADA), 2)], NOW)
     assert rows(engine, meters_of(ADA)) == [(2, "2")]
+
+
+def test_the_bench_publishes_as_the_hub_does(engine):
+    """It may not import the hub, so it has the statement again (`infra/bench/live_publisher.py`)."""
+    url = engine.url.set(drivername="postgresql").render_as_string(False)
+    with psycopg.connect(url, autocommit=True) as listener, psycopg.connect(url) as bench:
+        listener.execute(f"LISTEN {store.CHANNEL}")
+        with transaction(engine) as connection:
+            publish(connection, [update(BOOK, 1)], NOW)
+        assert live_publisher.append(bench, BOOK, {"number": 2}) == 2
+        bench.commit()
+        payloads = [each.payload.split(" ") for each in listener.notifies(timeout=5, stop_after=2)]
+    assert [(len(flushed.partition(".")[2]), *rest) for flushed, *rest in payloads] == [(6, BOOK, "1"), (6, BOOK, "2")]
+    assert rows(engine, BOOK) == [(1, "1"), (2, "2")]

@@ -13,7 +13,7 @@ PAGE = 20
 
 
 def frame(sequence: int) -> Frame:
-    return Frame(sequence, f"update {sequence}")
+    return Frame(sequence, b"update %d" % sequence)
 
 
 def filled(head: int, bytes_max: int = 1_000_000) -> tuple[Tail, Memory]:
@@ -89,7 +89,9 @@ class Following(RuleBasedStateMachine):
     def the_client_reads(self, room: int) -> None:
         subscription = self.subscription
         behind = self.tail.head + 1 - self.expected
+        has_more = subscription.has_more
         taken = subscription.take(room)
+        assert has_more == (taken != ()), "somebody asks too often, or too seldom"
         if self.wants_page:
             assert taken == ()
         elif isinstance(taken, ReadPage):
@@ -105,7 +107,7 @@ class Following(RuleBasedStateMachine):
             assert sequences(taken) == list(range(self.expected, self.expected + len(taken)))
             assert taken or behind == 0, "nothing was sent, though there was something"
             self.expected += len(taken)
-            self.was_up_to_date |= behind == 0
+            self.was_up_to_date |= self.expected == self.tail.head + 1
 
     @precondition(lambda self: self.wants_page)
     @rule()

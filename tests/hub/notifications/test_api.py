@@ -10,6 +10,7 @@ from standardwebhooks.webhooks import Webhook
 
 from hub.db import transaction
 from hub.integrations.webhooks import WebhookPost
+from hub.limits import policies
 from hub.notifications import service, webhooks_service
 from hub.permissions import Role
 from hub.settings import MEMBER_SECRET_BYTES, read_secret_bytes
@@ -190,16 +191,35 @@ def test_an_endpoint_is_made_tested_and_shown_without_its_secret(community, ada,
     assert (delivery["last_outcome"], delivery["last_error"]) == ("delivered", "")
 
 
-def test_a_repeated_request_makes_one_endpoint_and_shows_the_secret_in_force(ada, receiver):
+def test_a_repeated_request_makes_one_endpoint_and_shows_the_secret_that_it_made(ada, receiver):
     first = _create(ada, receiver, "once")
     assert _create(ada, receiver, "once") == first
     assert len(ada.get("/me/webhooks")["endpoints"]) == 1
     rotated = ada.post(f"/me/webhooks/{first['endpoint_id']}/rotate-secret", key="rotate")
     assert rotated["secret"] != first["secret"]
     assert ada.post(f"/me/webhooks/{first['endpoint_id']}/rotate-secret", key="rotate") == rotated
-    assert _create(ada, receiver, "once") == rotated
+    assert _create(ada, receiver, "once") == first, "not the one that another request made since"
     [endpoint] = ada.get("/me/webhooks")["endpoints"]
     assert endpoint["secret_generation"] == 2 and endpoint["previous_secret_until"] is not None
+
+
+def test_what_a_member_sends_by_hand_is_counted_whatever_it_sends(community, ada, bob, receiver):
+    """A row and a request for each press of a button: not fifty a second, for thirty days."""
+    endpoint_id = _create(ada, receiver)["endpoint_id"]
+    [delivery] = ada.get(f"/me/webhooks/{endpoint_id}/deliveries")["deliveries"]
+    buttons = [
+        (f"/me/webhooks/{endpoint_id}/test", {}),
+        (f"/me/webhooks/{endpoint_id}/deliveries/{delivery['delivery_id']}/replay", {}),
+        (f"/me/webhooks/{endpoint_id}/replay", {"since": "2026-11-20T00:00:00Z"}),
+    ]
+    for number in range(policies.WEBHOOK_BY_MEMBER.quota):
+        ada.post(*buttons[number % 3], 202)
+    for path, body in buttons:
+        assert ada.post(path, body, 429)["code"] == "rate_limited"
+    bob.post(f"/me/webhooks/{_create(bob, receiver)['endpoint_id']}/test", {}, 202)
+    assert community.rows("SELECT count(*) FROM webhook_deliveries WHERE endpoint_id = :id", id=endpoint_id) == [
+        (1 + policies.WEBHOOK_BY_MEMBER.quota // 3,)
+    ]
 
 
 def test_an_address_that_leads_nowhere_public_is_refused(ada):

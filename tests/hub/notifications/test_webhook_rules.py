@@ -177,6 +177,15 @@ def test_a_slow_endpoint_never_has_more_than_a_quarter_of_a_worker(answer):
     assert answer.duration_s / (answer.duration_s + rest_s) <= 0.25
 
 
+def test_of_endpoints_that_always_hang_it_takes_hundreds_to_fill_the_workers():
+    """A quarter of a worker each would be two dozen, and anybody may have five."""
+    health, rests_s = Health(), []
+    for _ in range(8):
+        health, _ = rules.judge(health, AWAY, NOON)
+        rests_s.append((health.rests_until - NOON).total_seconds())
+    assert rests_s == [45, 90, 180, 360, 600, 600, 600, 600]
+
+
 def test_an_endpoint_that_says_it_is_gone_is_gone():
     assert rules.judge(Health(), Answer(Outcome.REFUSED, 410, "", 0.1), NOON)[1] == rules.GONE
 
