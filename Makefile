@@ -16,7 +16,7 @@ demo: setup ## A street of homes, from Modbus to PostgreSQL; ONCE=1 ends after t
 	@$(VENV)/commonwatt demo $(if $(ONCE),--once)
 
 test: setup ## Every test but the long ones (real PostgreSQL and Mosquitto; no system package is needed)
-	$(PYTEST) -n logical -m "not long"
+	$(PYTEST) -n 4 --dist worksteal -m "not long"
 
 test-long: setup ## The volumes that issues name: hundreds of kills, hundreds of lying histories
 	$(PYTEST) -n logical -m long
