@@ -34,6 +34,10 @@ OTHER_ROOMS = frozenset(
     {"COMMONWATT_API_URL", "COMMONWATT_API_KEY_FILE", "COMMONWATT_SESSION_FILE", "COMMONWATT_POSTGRES_BIN"}
 )
 """Variables that the hub may inherit without being spoken to."""
+GONE = {
+    "COMMONWATT_ADMIN_TOKEN_FILE": "admins are members now: `commonwatt hub bootstrap` makes the first",
+}
+"""What earlier hubs were told, and what took its place."""
 
 
 def _split(value: object) -> object:
@@ -120,7 +124,8 @@ class Settings(BaseSettings):
         for name in sorted(os.environ):
             if name.startswith(PREFIX) and name not in known and name not in OTHER_ROOMS:
                 near = difflib.get_close_matches(name, known, 1)
-                yield f"{name}: no such setting{f', perhaps {near[0]}' if near else ''}"
+                hint = GONE.get(name) or (f"perhaps {near[0]}" if near else "")
+                yield f"{name}: no such setting{hint and ', '}{hint}"
 
     @field_validator("database_url")
     @classmethod

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from hub.auth import api_keys_service, members_service, members_store
-from hub.errors import AdminExists
+from hub.errors import AdminExists, MalformedInput
 from hub.permissions import KEY_SCOPES, Role
 
 ACTOR = "command line"
@@ -17,8 +17,10 @@ KEY_LIFE = timedelta(days=366)
 def bootstrap_admin(connection: Connection, member_secret: bytes, name: str, another: bool, now: datetime) -> str:
     """Make an admin with an API key of every scope; returns the key. Audited.
 
-    Raises AdminExists if there is an active one and not `another`.
+    Raises AdminExists if there is an active one and not `another`, MalformedInput without a name.
     """
+    if not name.strip() or not name.isprintable():
+        raise MalformedInput("the admin's name: one or more letters")
     members_store.lock_admins(connection)  # of two at once, one is first
     if members_service.members_with_role(connection, [Role.ADMIN]) and not another:
         raise AdminExists

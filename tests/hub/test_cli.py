@@ -141,6 +141,10 @@ def test_the_first_admins_key_lands_in_a_private_file_and_nobody_is_first_twice(
     over = _bootstrap(environment, tmp_path / "first", "--another")
     assert over.returncode == 1
     assert (tmp_path / "first").read_text().strip() == key
+    nameless = _bootstrap(environment, tmp_path / "third", "--another", "--name", " ")
+    assert nameless.returncode == 1
+    assert "the admin's name" in nameless.stderr
+    assert not (tmp_path / "third").exists()
     another = _bootstrap(environment, tmp_path / "second", "--another")
     assert another.returncode == 0, another.stderr
     assert (tmp_path / "second").read_text().strip() not in ("", key)

@@ -82,6 +82,14 @@ def test_what_is_wrong_is_named(environment: pytest.MonkeyPatch, name: str, valu
         Settings.read()
 
 
+def test_whoever_comes_from_an_earlier_hub_is_told_what_took_the_place_of_the_admin_token(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("COMMONWATT_ADMIN_TOKEN_FILE", "/etc/commonwatt/admin-token")
+    with pytest.raises(SettingsInvalid, match="no such setting, admins are members now: `commonwatt hub bootstrap`"):
+        Settings.read()
+
+
 def test_a_list_is_written_with_commas(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("COMMONWATT_CORS_ORIGINS", "https://app.example, http://localhost:5173,")
     environment.setenv("COMMONWATT_TRUSTED_PROXIES", "10.0.0.0/8,::1/128")
