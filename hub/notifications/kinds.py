@@ -275,6 +275,20 @@ _ALL_KINDS = (
         "Meter {meter_id}, silent since {silent_since}, is heard again.",
     ),
     Kind(
+        "webhook.endpoint_added",
+        ENDPOINTS,
+        "Your notifications are also posted to {host}",
+        "From now on what you are told is also posted to {host} (endpoint {endpoint_id}). If this was not you, disable "
+        "the endpoint and end your other sessions.",
+    ),
+    Kind(
+        "webhook.secret_rotated",
+        ENDPOINTS,
+        "A webhook endpoint of yours has another secret",
+        "Your endpoint {description} ({endpoint_id}) is signed with another secret from now on; for a day the old one "
+        "signs too. If this was not you, end your other sessions and rotate it again.",
+    ),
+    Kind(
         "webhook.endpoint_disabled",
         ENDPOINTS,
         "A webhook endpoint of yours is disabled",

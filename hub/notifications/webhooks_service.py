@@ -86,6 +86,8 @@ def create_endpoint(
     )
     endpoints_store.insert_endpoint(connection, endpoint)
     _audit(connection, endpoint, "create", actor, now, {"host": target.authority})
+    data = {"endpoint_id": str(endpoint.endpoint_id), "host": target.authority}
+    notify(connection, member_id, "webhook.endpoint_added", data, now)
     _queue_test(connection, endpoint.endpoint_id, now)
     return endpoint
 
@@ -134,6 +136,8 @@ def rotate_secret(connection: Connection, member_id: UUID, endpoint_id: UUID, ac
     generation = endpoint.secret_generation + 1
     endpoints_store.set_secret(connection, endpoint_id, generation, now + OLD_SECRET_LIFE)
     _audit(connection, endpoint, "rotate_secret", actor, now, {"generation": generation})
+    data = {"endpoint_id": str(endpoint_id), "description": endpoint.description}
+    notify(connection, member_id, "webhook.secret_rotated", data, now)
     return get_endpoint(connection, member_id, endpoint_id)
 
 

@@ -73,7 +73,8 @@ def test_an_endpoint_is_tested_at_once_and_told_from_then_on(community, member, 
     test, told = receiver.received()
     assert (test.refusal, told.refusal) == ("", "")
     assert test.payload["type"] == "webhook.test"
-    [stored] = community.told(member)
+    added, stored = community.told(member)
+    assert added.kind == "webhook.endpoint_added", "by the other channels: a thief's endpoint is not asked"
     assert told.payload == {
         "type": "meter.suspended",
         "timestamp": f"{community.now:%Y-%m-%dT%H:%M:%SZ}",
