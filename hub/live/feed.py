@@ -72,11 +72,18 @@ class Channel:
 class Feed:
     """All followed topics of a process. `on_rights` hears of rights that changed: whose, or None: perhaps anybody's."""
 
-    def __init__(self, database_url: str, on_rights: Callable[[str | None], None]) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        on_rights: Callable[[str | None], None],
+        sweep_s: float = SWEEP_S,
+        memory_bytes_max: int = MEMORY_BYTES_MAX,
+    ) -> None:
         url = make_url(database_url).set(drivername="postgresql")
         self._conninfo = url.render_as_string(hide_password=False)
         self._on_rights = on_rights
-        self._memory = Memory(MEMORY_BYTES_MAX)
+        self._sweep_s = sweep_s
+        self._memory = Memory(memory_bytes_max)
         self._channels: dict[str, Channel] = {}
         self._fresh: dict[str, None] = {}
         """Topics of which something is to be read; a dictionary, for its order."""
@@ -210,7 +217,7 @@ class Feed:
 
     async def _sweep_now_and_then(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(self._sweep_s)
             self._sweep()
 
     # --- what is new -----------------------------------------------------------------------------------------

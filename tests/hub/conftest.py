@@ -251,6 +251,7 @@ def running(settings: Settings, engine: Engine) -> Iterator[Server]:
     config.port = 0
     server = uvicorn.Server(config)
     listener = config.bind_socket()
+    listener.listen()  # the client may be there before the server
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -258,6 +258,11 @@ def _operations(document):
     return [operation for operations in document["paths"].values() for operation in operations.values()]
 
 
+def _readings(document):
+    """The operations that change nothing: whether a change is possible is a matter of chance in a short run."""
+    return [operations["get"] for operations in document["paths"].values() if "get" in operations]
+
+
 @pytest.fixture
 def place(settings, engine, running_hub, new_meter) -> Iterator[Place]:
     with running_hub(
@@ -275,7 +280,8 @@ def _check_for_an_admin(place, examples, *, thoroughly):
     answers, differences = _ask_everything(place, place.admin, examples, thoroughly=thoroughly)
     assert not differences, "\n\n".join(differences)
     answered = {operation for operation, status in answers if 200 <= status < 300}
-    silent = {operation["operationId"] for operation in _operations(place.document())} - answered
+    wanted = _operations(place.document()) if thoroughly else _readings(place.document())
+    silent = {operation["operationId"] for operation in wanted} - answered
     assert silent <= NEEDS_A_PROOF, {name: status for name, status in sorted(answers) if name in silent}
 
 

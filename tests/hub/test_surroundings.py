@@ -37,6 +37,7 @@ def _serving(app):
     config.port = 0
     server = uvicorn.Server(config)
     listener = config.bind_socket()
+    listener.listen()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:

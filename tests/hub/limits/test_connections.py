@@ -64,6 +64,7 @@ def server():
     )
     server = uvicorn.Server(config)
     listener = config.bind_socket()
+    listener.listen()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     while not server.started:

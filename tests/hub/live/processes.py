@@ -51,16 +51,20 @@ class ApiProcess:
 
 
 @contextlib.contextmanager
-def running_process(settings: Settings, log: Path) -> Iterator[ApiProcess]:
+def running_process(settings: Settings, log: Path, files: int | None = None) -> Iterator[ApiProcess]:
     values = {
         f"COMMONWATT_{name.upper()}": ",".join(map(str, value)) if isinstance(value, list) else str(value)
         for name, value in settings.model_dump(exclude_unset=True).items()
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COMMONWATT_")}
     environment = inherited | values | {"COMMONWATT_API_PORT": "0", "PYTHONPATH": str(ROOT)}
+    limit = [] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "commonwatt", "hub", "api"], env=environment, stderr=subprocess.PIPE, text=True
+            [*limit, sys.executable, "-m", "commonwatt", "hub", "api"],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         try:
             assert process.stderr is not None

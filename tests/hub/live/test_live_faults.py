@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from hub.db import create_database_engine, migrate, transaction
 from hub.live.topics import BOOK
@@ -267,3 +268,26 @@ def test_nothing_stays_behind_when_all_have_left(server):
             " WHERE datname = current_database() AND application_name LIKE 'commonwatt-live-%'"
         ).fetchone()
     assert row == (3,), figures
+
+
+def test_a_process_takes_as_many_sockets_as_it_can_and_refuses_the_next_by_name(settings, tmp_path, server):
+    """With 600 files: 88 sockets; and however many it could take, a hundred strangers of one address."""
+    with running_process(settings, tmp_path / "api.log", files=600) as api, contextlib.ExitStack() as stack:
+        for _ in range(88):
+            stack.enter_context(contextlib.closing(RawSocket(api.url)))
+        assert refusal_of(api.url) == (503, "live_full")
+    with contextlib.ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(contextlib.closing(RawSocket(server.url)))
+        assert refusal_of(server.url) == (429, "too_many_sockets")
+    ada = server.member()
+    until("they are forgotten", lambda: "commonwatt_live_sockets 0.0" in server.anonymous.get("/metrics").text)
+    with following(server.url, ada.api_key) as client:
+        assert client.ask(type="ping") == {"type": "pong"}
+
+
+def refusal_of(url: str) -> tuple[int, str]:
+    with pytest.raises(InvalidStatus) as refused, opening(url):
+        pass
+    response = refused.value.response
+    return response.status_code, json.loads(response.body)["code"]
