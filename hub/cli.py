@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -77,7 +78,7 @@ def ingest() -> None:
 def jobs() -> None:
     """Do what the outbox holds (broker accounts, commands to meters, mails, webhooks) and chores, until SIGTERM."""
     with _process() as settings:
-        _block_signals()  # before any thread exists: the main thread alone waits for them
+        heard = _hear_signals()
         broker_secret = read_secret_bytes(settings.broker_secret_file, BROKER_SECRET_BYTES)
         command_key = SigningKey(read_secret_bytes(settings.command_key_file, SEED_BYTES))
         broker = BrokerControl(
@@ -129,7 +130,7 @@ def jobs() -> None:
         try:
             with broker:
                 _run_until_signalled(
-                    {**loops_of(lanes, engine, stop), "chores": lambda: run_chores(chores, utc_now, stop)}, stop
+                    {**loops_of(lanes, engine, stop), "chores": lambda: run_chores(chores, utc_now, stop)}, stop, heard
                 )
         finally:
             server.shutdown()
@@ -207,14 +208,24 @@ def _refuse(message: str) -> None:
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-def _block_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+def _hear_signals() -> socket.socket:
+    """A socket from which a byte can be read once we are to stop.
+
+    Whichever thread the signal hits: libraries have threads of their own from the moment they are imported, so neither
+    blocking the signals nor waiting for them with `sigwait` would do.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    signal.set_wakeup_fd(told.detach())
+    for number in STOPPING:
+        signal.signal(number, lambda *_: None)  # only so that the byte is written
+    return heard
 
 
-def _run_until_signalled(loops: Mapping[str, Callable[[], None]], stop: threading.Event) -> None:
+def _run_until_signalled(loops: Mapping[str, Callable[[], None]], stop: threading.Event, heard: socket.socket) -> None:
     """Run loops in threads until a signal comes or one of them fails; then set `stop` and wait for all.
 
-    Signals are waited for, not handled: a handler that sets an event can deadlock with the thread it interrupts.
+    The signal's handler does nothing: one that sets an event can deadlock with the thread it interrupts.
     """
     failures: list[BaseException] = []
 
@@ -228,7 +239,7 @@ def _run_until_signalled(loops: Mapping[str, Callable[[], None]], stop: threadin
     threads = [threading.Thread(target=guarded, args=(loop,), name=name) for name, loop in loops.items()]
     for thread in threads:
         thread.start()
-    signal.sigwait(STOPPING)
+    heard.recv(1)
     stop.set()
     for thread in threads:
         thread.join()

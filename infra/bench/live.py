@@ -24,8 +24,8 @@ from infra.bench.results import Spread
 from infra.bench.site import Site
 from infra.local.processes import LOOPBACK, LaunchError, free_port, log_tail, pause_until, start_child, stop_child
 
-HUB, BROADCAST = "hub", "broadcast"
-LIVE_SUBJECTS = (HUB, BROADCAST)
+HUB, BARE = "hub", "bare"
+LIVE_SUBJECTS = (HUB, BARE)
 SOCKETS_PER_MEMBER = 20
 """As many as a member may have."""
 START_TIMEOUT_S = 60.0
@@ -157,7 +157,7 @@ def _answers(port: int, subject: str) -> bool:
         answer = httpx.get(f"http://{LOOPBACK}:{port}/ready")
     except httpx.TransportError:
         return False
-    return answer.is_success or subject == BROADCAST  # which knows no request but the upgrade
+    return answer.is_success or subject == BARE  # which knows no request but the upgrade
 
 
 class _Bench:
@@ -245,7 +245,7 @@ def live_table_of(figures: Sequence[LiveFigures]) -> Table:
     """What is shown: medians, and beneath them the least and the most over the rounds."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("live", no_wrap=True)
-    headings = ("p50, ms", "p95, ms", "p99, ms", "CPU, µs\neach", "hub's p95\nis ×", "hub's CPU\nis ×")
+    headings = ("p50, ms", "p95, ms", "p99, ms", "CPU, µs\neach", "hub's\np95 is ×", "hub's\nCPU is ×")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in figures:

@@ -185,8 +185,8 @@ def _show(console: Console, runs: Sequence[Run], figures: Sequence[Figures], fac
 
 def _show_live(console: Console, runs: Sequence[LiveRun], figures: Sequence[LiveFigures], load: LiveLoad) -> None:
     console.print(live_table_of(figures))
-    console.print("From the COMMIT to the client. hub: commonwatt hub api. broadcast: a bare websockets server, fed")
-    console.print(f"by the same LISTEN. {load.sockets} sockets, {load.updates} updates, {load.per_s:g} a second.")
+    console.print("From the COMMIT to the client. hub: commonwatt hub api. bare: websockets and its")
+    console.print(f"broadcast, fed by the same LISTEN. {load.sockets} sockets, {load.per_s:g} updates a second.")
     console.print(opening_line(figures))
     console.print(f"No delivery was lost: {sum(run.deliveries for run in runs)} came.")
 

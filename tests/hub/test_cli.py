@@ -72,7 +72,7 @@ def test_the_jobs_process_stops_in_order(environment, broker):
         port = _wait_for(process, "jobs_started")["metrics_port"]
         assert "commonwatt_outbox_unfinished_jobs" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
         status, events = _end(process)
-        assert (status, events[-1]) == (0, "jobs_stopped")
+        assert (status, events[-1:]) == (0, ["jobs_stopped"])
     finally:
         process.kill()
         process.wait()

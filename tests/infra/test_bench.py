@@ -66,13 +66,13 @@ def test_every_reading_of_every_subject_is_stored_exactly_once(var: Path, shape:
     assert not (var / "bench/work").exists()
 
 
-def test_every_update_comes_to_every_socket_of_the_hub_and_of_the_broadcast(var: Path) -> None:
+def test_every_update_comes_to_every_socket_of_the_hub_and_of_the_bare_server(var: Path) -> None:
     shown, results = bench(var, "live")
     assert "No delivery was lost: 200 came." in shown
     live = results["live"]
-    assert {(run["subject"], run["deliveries"]) for run in live["runs"]} == {("hub", 100), ("broadcast", 100)}
+    assert {(run["subject"], run["deliveries"]) for run in live["runs"]} == {("hub", 100), ("bare", 100)}
     assert all(0 < run["p50_ms"] <= run["p95_ms"] <= run["p99_ms"] for run in live["runs"])
-    assert [row["subject"] for row in live["figures"]] == ["hub", "broadcast"]
+    assert [row["subject"] for row in live["figures"]] == ["hub", "bare"]
     assert not results["runs"]
     assert not (var / "bench/work").exists()
 

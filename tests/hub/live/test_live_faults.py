@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +90,34 @@ def test_a_cut_connection_of_the_feed_loses_nothing(server):
         assert client.is_silent(0.1)
     figures = server.anonymous.get("/metrics").text
     assert 'commonwatt_live_database_connections_lost_total{connection="listen"}' in figures
+
+
+@pytest.mark.long
+def test_a_connection_that_says_nothing_any_more_is_noticed(server):
+    """The backend is frozen: the sweep finds what it should have told, and the heartbeat finds that it is gone."""
+    ada = server.member()
+    with (
+        following(server.url, ada.api_key, orders=None) as client,
+        psycopg.connect(server.settings.database_url, autocommit=True) as connection,
+    ):
+
+        def backends() -> list[int]:
+            rows = connection.execute(
+                "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+                " AND application_name = 'commonwatt-live-listen'"
+            )
+            return [row[0] for row in rows]
+
+        [frozen] = backends()
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            tell(server.engine, orders_of(ada), 1)
+            assert numbers_of(client.receive_updates(1, DEADLINE_S)) == [1]
+            until("it listens again", lambda: len(backends()) == 2)
+            tell(server.engine, orders_of(ada), 2)
+            assert numbers_of(client.receive_updates(1)) == [2]
+        finally:
+            os.kill(frozen, signal.SIGCONT)
 
 
 def test_a_database_that_was_restarted_delays_updates_and_closes_no_socket(tmp_path):
