@@ -59,7 +59,7 @@ log = logs.get_logger()
 @app.command()
 def api() -> None:
     """Serve the HTTP interface until SIGTERM."""
-    from hub.web import serve  # noqa: PLC0415 - FastAPI takes a second to import, and only this process needs it
+    from hub.web import serve  # noqa: PLC0415 - FastAPI takes long to import, and only this process needs it
 
     with _process() as settings:
         serve(settings)

@@ -43,6 +43,9 @@ _AWAY_SQLSTATES = ("08", "40", "53", "55", "57")
 """Classes of errors that pass: connection, rollback (deadlock), resources, locks, an operator's hand (shutdown,
 time-out). Others, as a value too long for an index, come again with the same data."""
 
+Driver = psycopg.Connection[Any]
+"""What stores speak to directly, where arrays go in or rows by COPY."""
+
 MONTHLY_TABLES = ("readings", "interval_closings", "evidence")
 
 

@@ -19,8 +19,8 @@ from hub.auth.email_rules import EmailText
 from hub.auth.mail_proofs import TOKEN_LENGTH
 from hub.auth.passwords import PasswordText
 from hub.auth.proofs import Proof, ThisCircle, check_proof
+from hub.auth.sessions_answers import TokensAnswer, tokens_answer
 from hub.auth.sessions_api import CurrentClient
-from hub.auth.sessions_service import TokensAnswer, tokens_answer
 from hub.auth.wallets_service import setting_email
 from hub.dependencies import CurrentActor, Now, TheGuard, TheHub, refuse_query
 from hub.errors import (

@@ -16,8 +16,8 @@ from pydantic import Field
 from hub.actor import Actor
 from hub.api_types import NOTHING, AnswerBody, Count, Moment, Nothing, Strict, iso, refusals
 from hub.auth import sessions_service as service
+from hub.auth.sessions_answers import TokensAnswer, tokens_answer
 from hub.auth.sessions_rules import ENDED_BY_MEMBER, Client, Session
-from hub.auth.sessions_service import TokensAnswer, tokens_answer
 from hub.dependencies import CurrentActor, Now, OnceOnly, TheGuard, TheHub, Transaction, client_address, refuse_query
 from hub.errors import Forbidden, RefreshTokenInvalid, SessionNotFound
 from hub.idempotency import Answer

@@ -16,14 +16,13 @@ import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection
 
 from hub import logs
 from hub.actor import Actor
-from hub.api_types import AnswerBody
 from hub.audit import append_audit
 from hub.auth import notices
 from hub.auth import sessions_rules as rules
@@ -52,29 +51,6 @@ class Tokens:
     refresh_token: str
     session_id: UUID
     member_id: UUID
-
-
-class TokensAnswer(AnswerBody):
-    """What signing in and refreshing bring: send the access token, keep the refresh token for its end."""
-
-    access_token: str
-    token_type: Literal["Bearer"]
-    expires_in_s: int
-    refresh_token: str
-    session_id: str
-    member_id: str
-
-
-def tokens_answer(tokens: Tokens) -> TokensAnswer:
-    """Tokens as the API shows them."""
-    return TokensAnswer(
-        access_token=tokens.access_token,
-        token_type="Bearer",  # noqa: S106 - a kind
-        expires_in_s=tokens.access_expires_in_s,
-        refresh_token=tokens.refresh_token,
-        session_id=str(tokens.session_id),
-        member_id=str(tokens.member_id),
-    )
 
 
 def open_session(

@@ -19,8 +19,8 @@ from hub.auth.addresses import ADDRESS_LENGTH_MAX, Chain, check_address
 from hub.auth.email_rules import EmailText
 from hub.auth.members_store import Identity
 from hub.auth.proofs import Circle, Proof, SignedChallenge, ThisCircle, check_proof, check_signed_challenge
+from hub.auth.sessions_answers import TokensAnswer, tokens_answer
 from hub.auth.sessions_api import CurrentClient
-from hub.auth.sessions_service import TokensAnswer, tokens_answer
 from hub.auth.sign_in_message import sign_in_input, text_of
 from hub.auth.wallets_service import Purpose, linking, setting_email, statement_of, unlinking
 from hub.auth.wallets_store import Challenge

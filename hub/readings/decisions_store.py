@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from hub.db import Driver
 from hub.readings.rules import KEY_REVOKED, RELEASABLE, SealFacts, State
-from hub.readings.store import Driver, list_seal_facts, utc
+from hub.readings.store import list_seal_facts, utc
 from protocol.limits import TIME_MAX_UNIX_S
 from protocol.settlement import interval_end
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from hub.readings.store import Driver
+from hub.db import Driver
 
 
 @dataclass(slots=True, frozen=True)

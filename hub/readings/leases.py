@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from hub.db import Driver
 from hub.errors import LeaseLost
-from hub.readings.store import Driver
 from protocol.limits import SHARDS
 
 LEASE_S = 3.0

@@ -7,8 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import TIMESTAMP, Column, ForeignKey, Integer, PrimaryKeyConstraint, Table
 
-from hub.db import metadata
-from hub.readings.store import Driver
+from hub.db import Driver, metadata
 
 held_notices = Table(
     "held_notices",

@@ -18,7 +18,7 @@ from psycopg.errors import UniqueViolation
 from sqlalchemy import Connection, Engine
 
 from hub import audit, metrics
-from hub.db import driver, ensure_monthly_partitions, ensure_months, transaction
+from hub.db import Driver, driver, ensure_monthly_partitions, ensure_months, transaction
 from hub.errors import (
     MeterNotFound,
     QuarantineAlreadyDecided,
@@ -112,7 +112,7 @@ def get_receipt(connection: Connection, meter_no: int, key_epoch: int) -> Commit
     return receipt_of(store.list_streams(driver(connection), [(meter_no, key_epoch)])[meter_no, key_epoch])
 
 
-def _current_streams(db: store.Driver, streams: dict[tuple[int, int], Stream]) -> list[Stream]:
+def _current_streams(db: Driver, streams: dict[tuple[int, int], Stream]) -> list[Stream]:
     """The stream of each meter's current key, of which its receipt tells, also if only an old key's seals came.
 
     One that the batch does not write to is not locked: its receipt may be a moment old, which is never wrong.
@@ -123,7 +123,7 @@ def _current_streams(db: store.Driver, streams: dict[tuple[int, int], Stream]) -
     return [streams[key] if key in streams else more[key] for key in sorted(wanted)]
 
 
-def _load_streams(db: store.Driver, sealed: Sequence[VerifiedSeal]) -> dict[tuple[int, int], Stream]:
+def _load_streams(db: Driver, sealed: Sequence[VerifiedSeal]) -> dict[tuple[int, int], Stream]:
     keys = sorted({(one.meter_no, one.key_epoch) for one in sealed})
     store.lock_streams_for_update(db, keys)
     streams = store.list_streams(db, keys)
@@ -151,7 +151,7 @@ def _load_streams(db: store.Driver, sealed: Sequence[VerifiedSeal]) -> dict[tupl
     return streams
 
 
-def _stored_readings(db: store.Driver, meter_no: int, key_epoch: int, sequence: int, received_at: datetime) -> Readings:
+def _stored_readings(db: Driver, meter_no: int, key_epoch: int, sequence: int, received_at: datetime) -> Readings:
     message = store.find_evidence(db, meter_no, key_epoch, sequence, received_at)
     assert message is not None, "every stored seal has its evidence"
     return decode_readings(split_message(message).section)
@@ -214,7 +214,7 @@ def _settle_successors(
         store.link_seals(db, linked)
 
 
-def _withdraw(db: store.Driver, key: tuple[int, int, int], facts: SealFacts) -> None:
+def _withdraw(db: Driver, key: tuple[int, int, int], facts: SealFacts) -> None:
     """Take back what a seal brought, if it did: a held one, perhaps of an old key, claims times that are another's."""
     if decisions_store.set_seal_unsound(db, *key):
         decisions_store.withdraw_readings(db, *key[:2], facts.first_reading_unix_s, facts.last_reading_unix_s)
@@ -308,7 +308,7 @@ def _kept_topic(refusal: Refusal) -> str:
     return refusal.arrival.topic[:TOPIC_KEPT_CHARACTERS].replace("\x00", "\ufffd")
 
 
-def _complete_hashes(db: store.Driver, streams: dict[tuple[int, int], Stream]) -> None:
+def _complete_hashes(db: Driver, streams: dict[tuple[int, int], Stream]) -> None:
     """Fetch the hash of a contiguous end that lies beyond what the batch had loaded."""
     unknown = [
         (stream.meter_no, stream.key_epoch, stream.contiguous_sequence)
@@ -492,7 +492,7 @@ def _count_after_all(connection: Connection, meter_no: int, key_epoch: int, sequ
     decisions_store.set_seal_state(db, meter_no, key_epoch, sequence, State.RELEASED)
 
 
-def _check_comes_before_later_keys(db: store.Driver, meter_no: int, key_epoch: int, facts: SealFacts) -> None:
+def _check_comes_before_later_keys(db: Driver, meter_no: int, key_epoch: int, facts: SealFacts) -> None:
     """A seal beyond the handover may count only between it and the first reading of every later key.
 
     Otherwise two keys would count the same energy. Raises QuarantineNotReleasable.

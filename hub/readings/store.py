@@ -34,12 +34,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from hub.db import metadata
+from hub.db import Driver, metadata
 from hub.readings.envelope import MeterKeys, Readings
 from hub.readings.rules import SealFacts, State, Stream, base_facts
 from protocol.settlement import first_closed_until
-
-Driver = psycopg.Connection[Any]
 
 _BIG = BigInteger
 _TIME = DateTime(timezone=True)
