@@ -143,10 +143,13 @@ def test_nobody_fills_the_hub_with_keys_and_no_thief_keeps_the_owner_from_endors
 # --- races -----------------------------------------------------------------------------------------------------
 
 
-def until_waiting(hub: Hub, count: int, otherwise: threading.Event | None = None) -> None:
-    """Until so many of the hub's sessions wait for a lock, or the event came instead."""
+def until_waiting(hub: Hub, count: int, otherwise: threading.Event | None = None, of: str = "") -> None:
+    """Until so many of the hub's sessions wait for a lock (in a statement that has `of` in it), or the event came."""
     pause = otherwise or threading.Event()
-    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    query = (
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        f" AND query LIKE '%{of}%'"
+    )
     while hub.value(query) != count and not pause.wait(0.01):
         continue
 
@@ -159,11 +162,12 @@ def test_a_thiefs_next_key_that_comes_while_the_stolen_one_is_being_revoked_coun
     since = last_reading_unix_s(honest[1]) + 1
     thief = a_thief(home)
     rotation = thief.rotation(THIEFS)
-    go_on, judged, revoked = threading.Event(), threading.Event(), threading.Event()
+    go_on, held, judged, over, revoked = (threading.Event() for _ in range(5))
 
     def hold_the_meter() -> None:
         with transaction(hub.engine) as connection:
             get_meter_for_update(connection, home.meter_id)
+            held.set()
             go_on.wait()
 
     def take(message: SealedMessage) -> service.Ingested:
@@ -180,10 +184,12 @@ def test_a_thiefs_next_key_that_comes_while_the_stolen_one_is_being_revoked_coun
             key_life.rotate_key(rotating, home.meter_id, rotation, [], POLICY.domain, hub.now)
             revoking = pool.submit(revoke, hub, home, 1, since)
             until_waiting(hub, 1)
+            revoking.add_done_callback(lambda _: over.set())
             holding = pool.submit(hold_the_meter)
             until_waiting(hub, 2)
         thief.take_over(THIEFS)
-        until_waiting(hub, 1)  # the revocation, behind whoever holds the meter
+        held.wait()
+        until_waiting(hub, 1, over, of="FROM meters")  # the revocation, which has every stream by now, or is over
         taking = pool.submit(take, thief.next_message())
         until_waiting(hub, 2, judged)
         go_on.set()
