@@ -97,6 +97,22 @@ class Settings(BaseSettings):
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65_535, description="of ingest and jobs; 0 chooses a free one")
 
+    rpc_url: str = ""
+    """JSON-RPC of a Solana node. Nothing: this hub has no chain; it stores readings and mints nothing."""
+    rpc_ws_url: str = ""
+    """Its WebSocket; nothing: the same address with ws instead of http."""
+    chain_key_file: Path | None = None
+    """The hub's key on the chain, 64 bytes as a JSON array, as Solana's own tools keep keys. `hub chain` alone reads it."""
+    mint_interval_s: int = Field(default=60, ge=1, le=86_400)
+    mint_meters_max: int = Field(default=50, ge=1, le=1_000)
+    """So many meters are looked at in one round of minting."""
+    compute_unit_price_micro_lamports: int = Field(default=0, ge=0, le=10_000_000)
+    """What is offered for a place in a block, on top of the fee for signatures."""
+    sponsor_lamports_per_member_max: int = Field(default=50_000_000, ge=0)
+    """So much the hub pays in all for accounts that one member asks for."""
+    sponsor_lamports_per_day_max: int = Field(default=5_000_000_000, ge=0)
+    """And for those of all members within a day."""
+
     backlog_age_max_s: int = Field(default=35 * 86_400, ge=3_600)
     """A seal older than this is held for an operator (or released in bulk once its chain verifies)."""
 
@@ -185,7 +201,19 @@ class Settings(BaseSettings):
     def _chain_is_whole(self) -> Self:
         if bool(self.genesis_hash_hex) != bool(self.program_id_hex):
             raise ValueError(f"{PREFIX}GENESIS_HASH_HEX and {PREFIX}PROGRAM_ID_HEX: both or neither")
+        if self.rpc_url and not self.program_id_hex:
+            raise ValueError(f"{PREFIX}RPC_URL needs {PREFIX}GENESIS_HASH_HEX and {PREFIX}PROGRAM_ID_HEX")
         return self
+
+    @field_validator("rpc_url", "rpc_ws_url")
+    @classmethod
+    def _node_is_reached_safely(cls, value: str) -> str:
+        return value and _check_node(value)
+
+    @property
+    def node_ws_url(self) -> str:
+        """Where the node tells what happens."""
+        return self.rpc_ws_url or "ws" + self.rpc_url.removeprefix("http")
 
     @property
     def domain(self) -> bytes:
@@ -212,6 +240,21 @@ def _check_origin(value: str) -> str:
         raise ValueError(f"{value}: not an origin such as https://hub.example, in lower case and without a path")
     if parts.scheme == "http" and host not in ("127.0.0.1", "localhost", "::1"):
         raise ValueError(f"{value}: only on this machine may it be http")
+    return value
+
+
+def _check_node(value: str) -> str:
+    """An address of a node: encrypted, or on this machine. A key of a provider may be in its path or query."""
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname or ""
+        _ = parts.port
+    except ValueError as fault:
+        raise ValueError("not an address such as https://node.example") from fault
+    if not host or parts.scheme not in ("http", "https", "ws", "wss") or parts.fragment:
+        raise ValueError("not an address such as https://node.example")
+    if parts.scheme in ("http", "ws") and host not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError(f"{host}: only on this machine may it be {parts.scheme}")
     return value
 
 
