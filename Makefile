@@ -19,7 +19,7 @@ test: setup ## Every test but the long ones (real PostgreSQL and Mosquitto; no s
 	$(PYTEST) -n 4 --dist worksteal -m "not long"
 
 test-long: setup ## The volumes that issues name: hundreds of kills, hundreds of lying histories
-	$(PYTEST) -n logical -m long
+	$(PYTEST) -n logical -m long --hypothesis-profile=exploring
 
 check: setup check-lock ## Locks, style, types, import directions
 	$(VENV)/ruff check .

@@ -10,16 +10,18 @@ import itertools
 import logging
 import queue
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
 
+import hypothesis
 import paho.mqtt.client as mqtt
 import psycopg
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.reasoncodes import ReasonCode
 
 from hub.integrations import broker_accounts
 from infra.local.mail import MailSimulator
@@ -27,6 +29,11 @@ from infra.local.mosquitto import Mosquitto
 from infra.local.mosquitto_package import Installation, find_or_fetch
 from infra.local.postgres import NOT_DURABLE, Postgres
 from infra.mosquitto.accounts import CONTROL_USER, GATEWAY_USER
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None)
+hypothesis.settings.register_profile("exploring", print_blob=True)
+hypothesis.settings.load_profile("repeatable")
+"""`make test` asks the same every time, so that a change is judged by what it changed; `make test-long` explores."""
 
 VAR = Path(__file__).parent.parent / "var"
 COMMUNITY_ID = "test-community"
@@ -102,13 +109,24 @@ class Broker:
     gateway_password: str
     community_id: str
 
-    def connect(self, username: str, password: str, client_id: str | None = None) -> mqtt.Client:
-        """An MQTT 5 client with its network thread running; the client id is the user name unless given."""
+    def connect(
+        self,
+        username: str,
+        password: str,
+        client_id: str | None = None,
+        on_answer: Callable[[ReasonCode], None] | None = None,
+    ) -> mqtt.Client:
+        """An MQTT 5 client with its network thread running; the client id is the user name unless given.
+
+        `on_answer` hears whether the broker lets it in.
+        """
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=username if client_id is None else client_id,
             protocol=mqtt.MQTTv5,
         )
+        if on_answer is not None:
+            client.on_connect = lambda _client, _data, _flags, reason, _properties: on_answer(reason)
         client.tls_set(ca_certs=str(self.ca_file))
         client.username_pw_set(username, password)
         client.connect(self.host, self.port)

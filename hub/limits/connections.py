@@ -66,6 +66,9 @@ class BoundedConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin; one connection too many is told so and closed."""
         super().connection_made(transport)
+        # asyncio does so only where the socket names its protocol, which those of a listener made by hand do not; and
+        # a body that is written behind its head would wait 40 ms for the client to acknowledge the head
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.connections_max:
             log.warning("connections_at_maximum", connections=len(self.connections))
             self._refuse(TooManyConnections.status, TooManyConnections.code, TooManyConnections.title)

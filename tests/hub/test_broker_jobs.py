@@ -160,13 +160,10 @@ def test_a_retired_meter_loses_its_account_and_no_repeat_brings_it_back(server, 
 
 def _is_refused(broker, account):
     """Whether the broker refuses this user and password."""
-    answered, reasons = threading.Event(), []
-    client = broker.connect(account["username"], account["password"])
-    client.on_connect = lambda _client, _data, _flags, reason, _properties: (reasons.append(reason), answered.set())
-    client.on_disconnect = lambda *_: answered.set()
+    answers = queue.Queue()
+    client = broker.connect(account["username"], account["password"], on_answer=answers.put)
     try:
-        assert answered.wait(TIMEOUT_S)
+        return answers.get(timeout=TIMEOUT_S).is_failure
     finally:
         client.disconnect()
         client.loop_stop()
-    return any(reason.is_failure for reason in reasons)
