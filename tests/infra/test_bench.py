@@ -54,7 +54,7 @@ def bench(var: Path, part: str, *options: str) -> tuple[str, dict[str, Any]]:
     return done.stdout, json.loads((var / "bench/results.json").read_text())
 
 
-@pytest.mark.parametrize("shape", ["live", "backlog"])
+@pytest.mark.parametrize("shape", ["live", pytest.param("backlog", marks=pytest.mark.long)])
 def test_every_reading_of_every_subject_is_stored_exactly_once(var: Path, shape: str) -> None:
     shown, results = bench(var, "ingest", *(["--backlog"] if shape == "backlog" else []))
     assert "No reading was lost" in shown

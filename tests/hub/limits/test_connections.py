@@ -29,6 +29,11 @@ class Impatient(BoundedConnection):
     stalled_timeout_s = 1.5
     look_every_s = 0.1
     connections_max = 6
+    newest = None
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        Impatient.newest = transport.get_extra_info("socket")
 
 
 async def _answer(scope, receive, send):
@@ -149,6 +154,14 @@ def test_a_client_that_takes_its_answer_slowly_but_steadily_gets_all_of_it(conne
         if time.monotonic() < begun_s + 3:
             time.sleep(0.05)
     assert taken >= 1_000 * len(CHUNK)
+
+
+def test_the_body_of_an_answer_does_not_wait_until_its_head_is_acknowledged(connected):
+    """It is written behind the head; the kernel would hold it back until then, for 40 ms, unless told not to."""
+    connection = connected()
+    connection.sendall(b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n")
+    assert connection.recv(65_536)
+    assert Impatient.newest.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_a_client_may_wait_for_us_as_long_as_we_need(server):
