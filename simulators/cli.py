@@ -82,6 +82,31 @@ def webhooks(
     webhook_server.serve(webhook_server.Configuration(directory, port, certificate_file, key_file))
 
 
+@app.command()
+def solana(
+    *,
+    directory: Annotated[Path, typer.Option(help="The ledger is kept here; faults.json is read.")],
+    port: Annotated[
+        int, typer.Option(help="HTTP and WebSocket; WebSocket also on the next. 0: the system chooses.")
+    ] = 0,
+    ready_file: Annotated[Path | None, typer.Option(help="Gets the ports, as JSON, once they answer.")] = None,
+    slot_ms: Annotated[int, typer.Option(help="How long a slot is.", min=1)] = 400,
+    finalized_after_slots: Annotated[int, typer.Option(help="How far behind finalized is.", min=1)] = 32,
+    faucet: Annotated[bool, typer.Option(help="Whether requestAirdrop gives lamports.")] = True,
+) -> None:
+    """Be a Solana cluster of one node until SIGTERM; prints one JSON line with the ports."""
+    from simulators.solana.ledger import Pace  # noqa: PLC0415 - the other simulators need neither LiteSVM nor uvicorn
+    from simulators.solana.node import Configuration  # noqa: PLC0415
+    from simulators.solana.server import Listening, serve  # noqa: PLC0415
+    from simulators.solana.storage import LedgerInUse, LedgerUnreadable  # noqa: PLC0415
+
+    configuration = Configuration(directory, Pace(slot_ms, finalized_after_slots), faucet)
+    try:
+        asyncio.run(serve(configuration, Listening(port, ready_file)))
+    except (LedgerInUse, LedgerUnreadable, OSError) as error:
+        _refuse(str(error))
+
+
 @fleet_app.command()
 def enrol(community: Community, start: Start, meters: Meters = 10, seed: Seed = 1) -> None:
     """Print {"meter_id", "enrolment"} per meter: the signed statement (hex) to register it with."""
