@@ -12,7 +12,15 @@ from uuid import uuid4
 
 import typer
 
-from commonwatt import api_keys, member_account, member_email, member_notifications, member_watch, member_webhooks
+from commonwatt import (
+    api_keys,
+    member_account,
+    member_email,
+    member_notifications,
+    member_tokens,
+    member_watch,
+    member_webhooks,
+)
 from commonwatt.access import SESSION_FILE, SESSION_FILE_VARIABLE, URL_VARIABLE, Access, open_stranger, stay_signed_in
 from commonwatt.hub_client import CommandError
 from commonwatt.member_proofs import ask_password, signed_challenge
@@ -137,4 +145,7 @@ def sign_out(context: typer.Context) -> None:
 app.command()(member_account.me)
 app.command()(member_account.profile)
 app.command()(member_account.meters)
+app.command()(member_tokens.tokens)
+app.command()(member_tokens.mints)
+app.command()(member_tokens.provenance)
 app.command()(member_watch.watch)

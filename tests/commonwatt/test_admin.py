@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from commonwatt import admin, hub_client
 from commonwatt.admin import parse_order
-from commonwatt.verify import verify
+from commonwatt.verify_evidence import verify
 from simulators import misbehaviour
 from simulators.sealing import START_PRODUCTION_WH
 
@@ -131,6 +131,17 @@ def test_gaps_are_listed(operator, roof):
     operator.post(first)
     operator.post(third)
     assert "1 2 2 20" in _flat(operator.do("gaps", "roof"))
+    assert "Seals 2 to 2 of roof are given up." in operator.do("declare-lost", "roof", 1, 2, "--note", "the card broke")
+    assert _refused(operator.run("declare-lost", "roof", 1, 2, "--note", "again")) == "gap_already_lost"
+
+
+def test_minting_is_shown_and_what_is_stuck(operator, roof):
+    for sealed in roof.messages(2):
+        operator.post(sealed)
+    assert "roof not_on_chain" in _flat(operator.do("minting", "blocked"))
+    assert "Next: nothing: not_on_chain." in operator.do("minting", "show", "roof")
+    assert "mint_id" in operator.do("minting", "list", "roof")
+    assert _refused(operator.run("minting", "retry", "roof", "--reason", "x")) == "minting_not_held"
 
 
 def test_readings_come_as_a_table_as_csv_and_as_parquet(operator, roof, tmp_path):
@@ -245,7 +256,7 @@ def test_the_exported_evidence_of_a_meter_verifies_offline(operator, roof, tmp_p
 
 
 def test_pages_of_evidence_join_without_a_seam(operator, simulated, tmp_path, monkeypatch):
-    monkeypatch.setattr("hub.readings.evidence_api.SEALS_PER_PAGE", 3)
+    monkeypatch.setattr("hub.readings.evidence_lines.SEALS_PER_PAGE", 3)
     for meter_id, seals in (("none", 0), ("two", 2), ("three", 3), ("seven", 7)):
         meter = simulated(meter_id)
         operator.register(meter, tmp_path)

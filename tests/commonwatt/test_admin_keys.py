@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from commonwatt.verify import verify
+from commonwatt.verify_evidence import verify
 from protocol.enrolment import ENROLMENT_PHASES_NOT_NETTED
 from simulators.sealing import seeded_key
 

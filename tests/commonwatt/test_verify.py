@@ -8,13 +8,17 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
+import nacl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commonwatt.verify import LINE_BYTES_MAX, UnreadableError, app, verify
+from commonwatt.verify import app
+from commonwatt.verify_evidence import LINE_BYTES_MAX, UnreadableError, verify
 from commonwatt.verify_report import FALSE, HELD, MISSING, as_json, as_text
+from commonwatt.verify_single_file import single_file
 from protocol.enrolment import STATEMENT_BYTES
 from protocol.readings import decode_readings, encode_readings
 from simulators import misbehaviour
@@ -371,3 +375,17 @@ def test_the_verifier_needs_neither_the_hub_nor_its_libraries(evidence, tmp_path
     )
     done = subprocess.run([sys.executable, "-c", program, str(file)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_verifier_is_one_file_that_can_be_carried_anywhere(evidence, tmp_path):
+    file = tmp_path / "roof.evidence"
+    file.write_bytes(evidence.export(evidence.meter.messages(2)))
+    with pytest.raises(SystemExit) as ended:
+        app(["--single-file", str(tmp_path / "verify.pyz")])
+    assert ended.value.code == 0
+    elsewhere = {"PATH": "/nowhere", "PYTHONPATH": str(Path(nacl.__file__).parent.parent)}
+    isolated = [sys.executable, "-S", "verify.pyz", "roof.evidence"]
+    done = subprocess.run(isolated, check=False, capture_output=True, text=True, cwd=tmp_path, env=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("Everything in this file verifies.\n")
+    assert (tmp_path / "verify.pyz").read_bytes() == single_file()

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from commonwatt.verify import verify
+from commonwatt.verify_evidence import verify
 from commonwatt.verify_report import FALSE, HELD, MISSING, Report, as_json, as_text
 from protocol.enrolment import ENROLMENT_METER_REPLACED, split_enrolment
 from protocol.replacement import REGISTER_GENERATION, Replacement, encode_replacement
