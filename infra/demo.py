@@ -1,7 +1,7 @@
-"""The demonstration: yesterday in a street of homes, from the registers of simulated meters to PostgreSQL.
+"""The demonstration: yesterday in a street of homes, from the registers of simulated meters to GRID in a wallet.
 
-Every part is the real one, started by its own command line; only the meters are simulated. The state of a run is made
-anew each time, because "yesterday" moves on: what a crashed run left behind is deleted, never resumed.
+Every part is the real one, started by its own command line; the meters and the Solana cluster are simulated. The state
+of a run is made anew each time, because "yesterday" moves on: what a crashed run left behind is deleted, never resumed.
 """
 
 import datetime
@@ -24,10 +24,12 @@ from rich.text import Text
 
 from infra.demo_figures import GOLDEN_HOME, get, story, summarise, what_next
 from infra.demo_people import People, people_story
+from infra.demo_tokens import Tokens, tokens_story
 from infra.local.community import Community
 from infra.local.homes import NET_ONLY, OWNER, Home, Meters, Rhythm, agent_toml, register, simulator_toml
 from infra.local.mosquitto_package import fetch, find_installed
 from infra.local.processes import LaunchError, log_tail, pause_until
+from infra.local.solana import SolanaSimulator
 
 COMMUNITY_ID = "demo-street"
 STREET = [
@@ -51,6 +53,10 @@ DAY = datetime.timedelta(days=1)
 DAY_RHYTHM = Rhythm(interval_s=60, seal_interval_s=900)
 LIVE_RHYTHM = Rhythm(interval_s=5, seal_interval_s=15)
 SEALS_PER_DAY = 96
+
+MINTING = {"COMMONWATT_MINT_INTERVAL_S": "1"}
+SLOT_MS, FINALIZED_AFTER_SLOTS = 100, 8
+"""A cluster four times as fast as real ones, on which what happened is final after a second instead of thirteen."""
 
 STEP_TIMEOUT_S = 120.0
 DAY_TIMEOUT_S = 600.0
@@ -77,7 +83,9 @@ def run_demo(var: Path, *, once: bool, console: Console) -> int:
                 console.print("Mosquitto is not installed: downloading a private copy, about 2 MB, a few seconds.")
             installation = find_installed() or fetch(cache)
             with (
-                Community(run, COMMUNITY_ID, installation, mail=True) as community,
+                Community(
+                    run, COMMUNITY_ID, installation, mail=True, cluster=_cluster(run), settings=MINTING
+                ) as community,
                 People(community) as people,
             ):
                 summary = _play_day(community, people, progress)
@@ -86,6 +94,7 @@ def run_demo(var: Path, *, once: bool, console: Console) -> int:
                 played = not summary["faults"]
                 lines = story(summary)
                 if played:
+                    lines += tokens_story(summary["tokens"])
                     lines += people_story(summary["people"], SEALS_PER_DAY, len(STREET))
                     lines += what_next(community, once=once)
                 for line in lines:
@@ -123,6 +132,10 @@ def _only_one(demo: Path) -> Iterator[Path]:
         yield run
 
 
+def _cluster(run: Path) -> SolanaSimulator:
+    return SolanaSimulator(run / "solana", SLOT_MS, FINALIZED_AFTER_SLOTS)
+
+
 def _columns() -> tuple[TextColumn, BarColumn, TaskProgressColumn, TimeElapsedColumn]:
     return TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
 
@@ -131,9 +144,9 @@ def _play_day(community: Community, people: People, progress: Progress) -> dict[
     begun_s = time.monotonic()
     today = datetime.datetime.now(datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     day = today - DAY
-    steps = progress.add_task("PostgreSQL, Mosquitto, a mail server", total=6)
+    steps = progress.add_task("PostgreSQL, Mosquitto, a mail server, a Solana cluster", total=7)
     community.start_servers()
-    progress.update(steps, advance=1, description="simulated meters, hub")
+    progress.update(steps, advance=1, description="simulated meters, the energy program, hub")
     ports_file = _start_meters(community, day.date())
     community.start_hub()
     ports = json.loads(_wait_for_file(community, ports_file))
@@ -146,13 +159,20 @@ def _play_day(community: Community, people: People, progress: Progress) -> dict[
     with people.operator_client() as client:
         _register(community, client, ports, owners, enrolments)
         people.watch()
+        tokens = Tokens(community, people.ada, people.address)
+        progress.update(steps, advance=1, description="an owner and her meter on the chain")
+        tokens.register()
         progress.update(steps, advance=1, description="their accounts on the broker")
         _wait_for_accounts(community, client)
         progress.remove_task(steps)
-        _replay(community, client, day, progress)
+        noon = day + DAY / 2
+        _replay(community, client, day, noon, progress)
+        tokens.wait_until_noon_is_minted()
+        _replay(community, client, noon, day + DAY, progress)
         summary = summarise(community, client, STREET, day)
+    minted, token_faults = tokens.report()
     found, faults = people.report(SEALS_PER_DAY)
-    summary |= {"people": found, "faults": summary["faults"] + faults}
+    summary |= {"people": found, "tokens": minted, "faults": summary["faults"] + faults + token_faults}
     return {**summary, "duration_s": round(time.monotonic() - begun_s, 1)}
 
 
@@ -216,17 +236,24 @@ def _wait_for_accounts(community: Community, client: httpx.Client) -> None:
             raise LaunchError(f"the meters have no broker accounts; see {community.log}/hub-jobs.log")
 
 
-def _replay(community: Community, client: httpx.Client, day: datetime.datetime, progress: Progress) -> None:
-    """Every agent lives through the day as fast as it can; the bar counts seals stored in the database."""
+def _replay(
+    community: Community,
+    client: httpx.Client,
+    start: datetime.datetime,
+    end: datetime.datetime,
+    progress: Progress,
+) -> None:
+    """Every agent lives through these hours as fast as it can; the bar counts seals stored in the database."""
     running = [
         community.run(
             f"{home.home_id}-day",
             *("edge", "replay", "--config", _home_directory(community, home) / "agent.toml"),
-            *("--from", (day + datetime.timedelta(minutes=1)).isoformat(), "--to", (day + DAY).isoformat()),
+            *("--from", (start + datetime.timedelta(minutes=1)).isoformat(), "--to", end.isoformat()),
         )
         for home in STREET
     ]
-    bar = progress.add_task(f"{day:%d %B} in {len(STREET)} homes, seals stored", total=len(STREET) * SEALS_PER_DAY)
+    hours = f"{start:%d %B, %H:%M} to {end - datetime.timedelta(minutes=1):%H:%M}"
+    bar = progress.add_task(f"{hours} in {len(STREET)} homes, seals stored", total=len(STREET) * SEALS_PER_DAY)
     deadline_s = time.monotonic() + DAY_TIMEOUT_S
     while any(community.processes[name].poll() is None for name in running):
         community.check_alive()
@@ -236,6 +263,7 @@ def _replay(community: Community, client: httpx.Client, day: datetime.datetime, 
             raise LaunchError(f"the day did not end within {DAY_TIMEOUT_S:.0f} s; see {community.log}")
     for name in running:
         community.finish(name)
+    progress.remove_task(bar)
 
 
 def _live_on(community: Community, people: People, console: Console) -> None:

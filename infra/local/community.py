@@ -1,17 +1,18 @@
-"""One community on this machine: PostgreSQL, Mosquitto, perhaps a mail server, and the hub's processes, all of them
-children of ours."""
+"""One community on this machine: PostgreSQL, Mosquitto, perhaps a mail server and a Solana cluster, and the hub's
+processes, all of them children of ours."""
 
 import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
 import httpx
 
+from infra.local.chain import Chain
 from infra.local.mail import MailSimulator
 from infra.local.mosquitto import Mosquitto
 from infra.local.mosquitto_package import Installation
@@ -26,6 +27,7 @@ from infra.local.processes import (
     stop_child,
     write_secret,
 )
+from infra.local.solana import SolanaSimulator
 
 READY_TIMEOUT_S = 60.0
 READY_PAUSE_S = 0.1
@@ -35,7 +37,7 @@ COMMONWATT = (sys.executable, "-m", "commonwatt")
 
 
 class Community:
-    """Everything the hub needs and is. `directory` holds postgres/, mosquitto/, mail/, secrets/ and log/.
+    """Everything the hub needs and is. `directory` holds postgres/, mosquitto/, mail/, solana/, secrets/ and log/.
 
     Start with `start_servers`, `start_hub`; `processes` may be extended by more children (see `run`). The first admin's
     API key is in `admin_key_file`. Of several API processes `api_urls` has each by its name; `api_url` is the first.
@@ -52,6 +54,8 @@ class Community:
         database_settings: Sequence[str] = (),
         api_processes: int = 1,
         mail: bool = False,
+        cluster: SolanaSimulator | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory.absolute()
         self.community_id = community_id
@@ -66,6 +70,8 @@ class Community:
             client_certificates=client_certificates,
         )
         self.mail = MailSimulator(self.directory / "mail") if mail else None
+        self.chain = None if cluster is None else Chain(cluster, self.secrets)
+        self.settings = {} if settings is None else dict(settings)
         self.api_parts = ["api", *(f"api-{number}" for number in range(2, api_processes + 1))]
         self.api_urls: dict[str, str] = {}
         self.api_url = ""
@@ -75,7 +81,7 @@ class Community:
         self._servers = ExitStack()
 
     def start_servers(self) -> None:
-        """Start PostgreSQL, Mosquitto and perhaps the mail server, and make the hub's secrets if there are none.
+        """Start PostgreSQL, Mosquitto and whatever else there is, and make the hub's secrets if there are none.
 
         Raises LaunchError.
         """
@@ -87,10 +93,13 @@ class Community:
         self._servers.enter_context(self.broker)
         if self.mail is not None:
             self._servers.enter_context(self.mail)
+        if self.chain is not None:
+            self._servers.enter_context(self.chain.cluster)
+            self.chain.prepare()
         self.database_url = self.postgres.url()
 
     def start_hub(self) -> None:
-        """Migrate the database, make the first admin if there is none, start API, ingest and jobs.
+        """Migrate the database, make what there is not yet of admin and program, start the hub.
 
         Returns when every API process says ready. Raises LaunchError.
         """
@@ -101,13 +110,21 @@ class Community:
         if not self.admin_key_file.exists():
             bootstrap = ("hub", "bootstrap", "--key-file", self.admin_key_file)
             self.finish(self.run("hub-bootstrap", *bootstrap, environment=self.environment()))
-        for part in (*self.api_parts, "ingest", "jobs"):
+        if self.chain is not None:
+            for name, command in self.chain.deployment():
+                self.finish(self.run(name, *command, environment=self.environment()))
+        for part in self.parts:
             self.start_part(part)
         for part in self.api_parts:
             self.wait_until_ready(part)
 
+    @property
+    def parts(self) -> list[str]:
+        """The hub's processes by name."""
+        return [*self.api_parts, "ingest", "jobs", *([] if self.chain is None else ["chain"])]
+
     def start_part(self, part: str) -> None:
-        """Start one of the hub's processes, at first or again: api (api-2, …), ingest or jobs."""
+        """Start one of the hub's processes, at first or again: one of `parts`."""
         environment = self.environment()
         if part in self.api_parts:
             environment["COMMONWATT_API_PORT"] = self.api_urls[part].rpartition(":")[2]
@@ -137,6 +154,8 @@ class Community:
             "COMMONWATT_PUBLIC_URL": self.api_url,
             "COMMONWATT_WEBHOOK_NETWORKS_ALLOWED": f"{LOOPBACK}/32",
             **({} if self.mail is None else self.mail.environment()),
+            **({} if self.chain is None else self.chain.environment()),
+            **self.settings,
         }
 
     def run(self, name: str, *arguments: str | Path, environment: dict[str, str] | None = None) -> str:

@@ -98,6 +98,7 @@ interval_s = {rhythm.interval_s}
 seal_interval_s = {rhythm.seal_interval_s}
 clock_check = "trust"  # simulated meters share our clock
 
+{_chain(community)}
 [mqtt]
 host = "{community.broker.host}"
 port = {community.broker.port}
@@ -111,6 +112,14 @@ command_public_key = "{command_public_key}"
 [laboratory]
 clock_unit = {CLOCK_UNIT}
 """
+
+
+def _chain(community: Community) -> str:
+    """The part of the domain that names the chain; nothing without one."""
+    if community.chain is None:
+        return ""
+    chain = community.chain
+    return f'[chain]\ngenesis_hash = "{chain.genesis_hash_hex}"\nprogram_id = "{chain.program_id}"\n'
 
 
 def register(client: httpx.Client, home: Home, enrolment: str, directory: Path) -> str:

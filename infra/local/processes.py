@@ -110,27 +110,31 @@ def is_free(port: int) -> bool:
         return True
 
 
-def free_port() -> int:
-    """A loopback port that is free now. Raises LaunchError if none is found."""
+def free_port(neighbours: int = 0) -> int:
+    """A loopback port that is free now, as are so many after it. Raises LaunchError if none is found."""
     for _ in range(100):
         port = PORT_MIN + secrets.randbelow(PORT_MAX - PORT_MIN)
-        if is_free(port):
+        if _are_free(port, neighbours):
             return port
     raise LaunchError(f"no free port between {PORT_MIN} and {PORT_MAX} on {LOOPBACK}")
 
 
-def remembered_port(file: Path) -> int:
-    """The port written in `file` if it is still free, otherwise a new one, which is written there.
+def remembered_port(file: Path, neighbours: int = 0) -> int:
+    """The port written in `file` if it and so many after it are free, otherwise a new one, which is written there.
 
     So that addresses stay valid when a server is killed and started again.
     """
     if file.exists():
         port = int(file.read_text())
-        if is_free(port):
+        if _are_free(port, neighbours):
             return port
-    port = free_port()
+    port = free_port(neighbours)
     file.write_text(f"{port}\n")
     return port
+
+
+def _are_free(port: int, neighbours: int) -> bool:
+    return all(is_free(port + offset) for offset in range(neighbours + 1))
 
 
 def write_secret(file: Path, secret: str) -> None:
