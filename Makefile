@@ -21,11 +21,12 @@ test: setup ## Every test but the long ones (real PostgreSQL and Mosquitto; no s
 test-long: setup ## The volumes that issues name: hundreds of kills, hundreds of lying histories
 	$(PYTEST) -n logical -m long --hypothesis-profile=exploring
 
-check: setup check-lock ## Locks, style, types, import directions
+check: setup check-lock ## Locks, style, types, import directions, what the program was built from
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 	$(VENV)/mypy
 	$(VENV)/lint-imports
+	$(VENV)/python -m programs.build --check
 
 bench: setup ## Measure this machine
 	@$(VENV)/commonwatt bench
