@@ -1,0 +1,72 @@
+"""Nothing is signed unless the chain is the one that is meant, with this release's program, set up for this hub."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from solders.keypair import Keypair
+
+from hub import metrics
+from hub.chain.chain_state import ChainGate, check_chain_once, decode_program_data, energy_program, holds
+from hub.chain.rpc import Node
+
+
+def check(cluster, gate, **changes):
+    async def run():
+        async with Node(cluster.rpc_url) as node:
+            return await check_chain_once(node, replace(cluster.expected, **changes), gate)
+
+    return asyncio.run(run())
+
+
+def test_on_our_chain_with_our_program_everything_may_be_signed(cluster):
+    gate = ChainGate()
+    assert not gate.usable
+    assert check(cluster, gate)
+    assert gate.usable and gate.same_chain and gate.config.domain == cluster.domain
+    assert metrics.CHAIN_USABLE.labels("usable")._value.get() == 1
+    assert metrics.CHAIN_KEY_LAMPORTS._value.get() > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "same_chain"),
+    [
+        ({"genesis_hash": b"x" * 32}, "chain_differs", False),
+        ({"program_id": Keypair.from_seed(b"n" * 32).pubkey()}, "program_not_deployed", True),
+        ({"domain": b"another!"}, "config_differs", True),
+        ({"hub": b"y" * 32}, "config_differs", True),
+    ],
+)
+def test_anything_else_has_a_name_and_closes_the_gate(cluster, changes, reason, same_chain):
+    gate = ChainGate()
+    check(cluster, gate)
+    assert not check(cluster, gate, **changes)
+    assert (gate.usable, gate.reason, gate.same_chain) == (False, reason, same_chain)
+    assert metrics.CHAIN_USABLE.labels(reason)._value.get() == 1
+
+
+def test_a_node_that_is_away_closes_the_gate_and_is_still_on_our_chain(cluster):
+    gate = ChainGate()
+    check(cluster, gate)
+    cluster.simulator.fail(refused_s=600)
+    while check(cluster, gate):
+        pass
+    assert (gate.reason, gate.same_chain) == ("chain_away", True)
+
+
+def test_a_program_is_ours_only_whole_and_with_nothing_behind_it():
+    program = energy_program()
+    assert holds(program, program) and holds(program + bytes(100), program)
+    assert not holds(program[:-1], program)
+    assert not holds(program + b"\0\1", program)
+    assert not holds(bytes([program[0] ^ 1]) + program[1:], program)
+
+
+def test_what_the_loader_keeps_names_who_may_upgrade():
+    held = decode_program_data(b"\3\0\0\0" + (7).to_bytes(8, "little") + b"\1" + b"A" * 32 + b"ELF")
+    assert (held.slot, held.upgrade_authority, held.content) == (7, b"A" * 32, b"ELF")
+    assert decode_program_data(b"\3\0\0\0" + bytes(8) + b"\0" + bytes(32) + b"ELF").upgrade_authority is None
+    assert decode_program_data(b"\1\0\0\0" + bytes(60)) is None
+    assert decode_program_data(b"\3\0\0\0") is None
