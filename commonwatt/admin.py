@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import typer
 
-from commonwatt import admin_audit, admin_fleet, admin_keys, admin_members, api_keys
+from commonwatt import admin_audit, admin_fleet, admin_keys, admin_members, admin_minting, api_keys
 from commonwatt.access import (
     KEY_FILE_VARIABLE,
     SESSION_FILE,
@@ -61,6 +61,7 @@ for _command in (admin_fleet.meters, admin_fleet.status, admin_fleet.alarms, *ad
 app.add_typer(admin_members.app, name="members")
 app.add_typer(api_keys.app, name="api-keys")
 app.add_typer(admin_audit.app, name="audit")
+app.add_typer(admin_minting.app, name="minting")
 
 
 @app.command()
@@ -126,8 +127,26 @@ def gaps(context: typer.Context, meter_id: MeterId) -> None:
     """Sequences that are missing below the highest stored one."""
     with open_client(context) as hub:
         found = list(hub.each(path_of("meters", meter_id, "gaps"), "gaps"))
-    names = ("key_epoch", "first_sequence", "last_sequence", "detected_at", "asked_at")
+    names = ("key_epoch", "first_sequence", "last_sequence", "detected_at", "asked_at", "lost_at")
     show(names, ([gap[name] for name in names] for gap in found))
+
+
+@app.command()
+def declare_lost(
+    context: typer.Context,
+    meter_id: MeterId,
+    key_epoch: Annotated[int, typer.Argument(metavar="EPOCH", min=1)],
+    first_sequence: Annotated[int, typer.Argument(metavar="FIRST", min=1, help="Where the gap begins.")],
+    note: Note,
+) -> None:
+    """Give up missing seals, so that minting can go across them.
+
+    Of their surplus only what nobody can doubt is minted, the rest is written off. What comes late does not count.
+    """
+    with open_client(context) as hub:
+        path = path_of("meters", meter_id, "gaps", key_epoch, first_sequence, "declare-lost")
+        answer = hub.post(path, {"note": note})
+    typer.echo(f"Seals {first_sequence} to {answer['last_sequence']} of {meter_id} are given up.")
 
 
 @app.command()

@@ -29,6 +29,7 @@ ROOMS = {
     "edge": Room("edge.cli", "edge", "The meter agent."),
     "admin": Room("commonwatt.admin", "admin", "Operate a running community."),
     "member": Room("commonwatt.member", "admin", "Be a member: sign in, see your meters, be told."),
+    "wallet": Room("commonwatt.wallet", "admin", "Your wallet on the chain: register, sign, see what it holds."),
     "verify": Room("commonwatt.verify", "", "Check evidence offline."),
     "simulate": Room("simulators.cli", "local", "The outside world over its real protocols."),
     "bench": Room("infra.cli", "local", "Measure throughput on this machine.", ("bench",)),

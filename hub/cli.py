@@ -1,4 +1,4 @@
-"""The hub's processes: `commonwatt hub api|ingest|jobs|migrate`. Settings come from the environment."""
+"""The hub's processes: `commonwatt hub api|ingest|jobs|chain|migrate`. Settings come from the environment."""
 
 from __future__ import annotations
 
@@ -136,6 +136,26 @@ def jobs() -> None:
             server.shutdown()
             engine.dispose()
         log.info("jobs_stopped")
+
+
+@app.command()
+def chain() -> None:
+    """Mint, send to the chain and follow what happens there until SIGTERM. It alone has the key on the chain."""
+    from hub.chain_process import run  # noqa: PLC0415 - likewise Solana's runtime
+
+    with _process() as settings:
+        run(settings)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def program(context: typer.Context) -> None:
+    """The energy program on the chain: deploy, initialize, configure, pause, status."""
+    from hub.chain.program_cli import app as program_app  # noqa: PLC0415 - likewise
+
+    program_app(args=context.args, prog_name="commonwatt hub program")
 
 
 @app.command()

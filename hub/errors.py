@@ -342,6 +342,30 @@ class SealNotFound(HubError):
     code, status, title = "seal_not_found", 404, "No such seal"
 
 
+class GapNotFound(HubError):
+    """No missing range of this key epoch begins with this sequence."""
+
+    code, status, title = "gap_not_found", 404, "No such gap"
+
+
+class GapAlreadyLost(HubError):
+    """The gap was declared lost before."""
+
+    code, status, title = "gap_already_lost", 409, "This gap is already declared lost"
+
+
+class MintNotFound(HubError):
+    """No transaction with this signature has minted for a meter that the caller may see."""
+
+    code, status, title = "mint_not_found", 404, "No such mint"
+
+
+class MintingNotHeld(HubError):
+    """Nothing of this meter is held: minting goes on by itself."""
+
+    code, status, title = "minting_not_held", 409, "Minting of this meter is not held"
+
+
 class SealUnverifiable(HubError):
     """The bytes are no seal of this meter: nothing was stored."""
 
@@ -524,3 +548,189 @@ class LeaseLost(HubError):
     """Another worker owns the shard now; the transaction that noticed is rolled back."""
 
     code, status, title = "lease_lost", 503, "The shard belongs to another worker"
+
+
+class ChainNotConfigured(HubError):
+    """This hub was given no node: it stores readings, and nothing of it reaches a chain."""
+
+    code, status, title = "chain_not_configured", 503, "This hub has no chain"
+
+
+class IntentNotFound(HubError):
+    """There is no such transaction of the hub's."""
+
+    code, status, title = "intent_not_found", 404, "No such transaction"
+
+
+class IntentNotAwaiting(HubError):
+    """The wallet's signature was there already, or nothing is to be signed any more, or not yet."""
+
+    code, status, title = "intent_not_awaiting", 409, "This transaction awaits no signature"
+
+
+class TransactionNotOurs(HubError):
+    """The hub built no such transaction: it co-signs its own, byte for byte, and no other."""
+
+    code, status, title = "transaction_not_ours", 422, "The hub did not build this transaction"
+
+
+class WalletSignatureInvalid(HubError):
+    """This is not the wallet's signature over the transaction."""
+
+    code, status, title = "wallet_signature_invalid", 422, "This is not the wallet's signature"
+
+
+class TransactionExpired(HubError):
+    """The transaction was the hub's own, and another has taken its place, or its time is over."""
+
+    code, status, title = "transaction_expired", 409, "This transaction has expired"
+
+
+class ChainAway(HubError):
+    """The node of the chain does not answer, or not in time. What was sent to it may have arrived."""
+
+    code, status, title = "chain_away", 503, "The node of the chain does not answer"
+
+
+class ChainRefuses(HubError):
+    """The node answers that it will not: too many requests, a history that it does not keep, a failure of its own."""
+
+    code, status, title = "chain_refuses", 503, "The node of the chain refuses"
+
+
+class ChainAnswersNonsense(HubError):
+    """What the node answers has not the shape of an answer; nothing is concluded from it."""
+
+    code, status, title = "chain_answers_nonsense", 503, "The node of the chain answers nonsense"
+
+
+class ChainLags(HubError):
+    """One answer of the node is older than another that it gave before: nothing is concluded from them."""
+
+    code, status, title = "chain_lags", 503, "The node of the chain is behind"
+
+
+class ChainDiffers(HubError):
+    """The node's chain began with another block than the one that the settings name."""
+
+    code, status, title = "chain_differs", 503, "The node is on another chain"
+
+
+class ProgramNotDeployed(HubError):
+    """At the program's address is no program."""
+
+    code, status, title = "program_not_deployed", 503, "The energy program is not deployed"
+
+
+class ProgramDiffers(HubError):
+    """The program on the chain is not the one that this hub came with."""
+
+    code, status, title = "program_differs", 503, "The energy program on the chain is another one"
+
+
+class ProgramNotInitialized(HubError):
+    """The program is there and has no Config yet."""
+
+    code, status, title = "program_not_initialized", 503, "The energy program is not initialized"
+
+
+class ConfigDiffers(HubError):
+    """The program serves another community, or another key as its hub."""
+
+    code, status, title = "config_differs", 503, "The energy program is configured for another hub"
+
+
+class HubKeyEmpty(HubError):
+    """The hub's key has not enough lamports to pay for another transaction and what it makes."""
+
+    code, status, title = "hub_key_empty", 503, "The hub cannot pay the chain"
+
+
+class ChainAccountMalformed(HubError):
+    """An account of the chain is not what its address says."""
+
+    code, status, title = "chain_account_malformed", 503, "An account of the chain is malformed"
+
+
+class ChainEventMalformed(HubError):
+    """What a transaction printed in the program's name is no event of a version that this hub knows."""
+
+    code, status, title = "chain_event_malformed", 503, "An event of the chain is malformed"
+
+
+class TransactionRefused(HubError):
+    """The chain refused a transaction of the operator's; `detail` has the name of the refusal."""
+
+    code, status, title = "transaction_refused", 503, "The chain refused the transaction"
+
+
+class ChainNotReady(HubError):
+    """The energy program is not there for this hub yet, or not set up, or the hub has not read it yet."""
+
+    code, status, title = "chain_not_ready", 503, "The chain is not ready for this hub"
+
+
+class ProgramPaused(HubError):
+    """The program is paused: nothing is registered or minted until its admin lets it go on."""
+
+    code, status, title = "program_paused", 409, "The energy program is paused"
+
+
+class UserAlreadyOnChain(HubError):
+    """The wallet is registered on the chain, for good."""
+
+    code, status, title = "user_already_on_chain", 409, "This wallet is already registered on the chain"
+
+
+class UserNotOnChain(HubError):
+    """A meter's owner is registered on the chain before the meter."""
+
+    code, status, title = "user_not_on_chain", 409, "This wallet is not registered on the chain yet"
+
+
+class MeterAlreadyOnChain(HubError):
+    """The meter is registered on the chain, for good."""
+
+    code, status, title = "meter_already_on_chain", 409, "This meter is already registered on the chain"
+
+
+class MeterOwnedByAnother(HubError):
+    """The meter is registered on the chain under another wallet: a meter has one owner, for ever."""
+
+    code, status, title = "meter_owned_by_another", 409, "This meter has another owner on the chain"
+
+
+class StatementOfAnotherDomain(HubError):
+    """What the meter's key stated is for another deployment, made before the hub had this chain, say."""
+
+    code, status, title = "statement_of_another_domain", 409, "The meter is enrolled for another deployment"
+
+
+class MeterCapacityRefused(HubError):
+    """The program takes no meter of this capacity, or with register steps of this size."""
+
+    code, status, title = "meter_capacity_refused", 409, "The chain takes no meter of this capacity"
+
+
+class RegistrationInProgress(HubError):
+    """Another member has asked for the same, with this wallet, and it is not over."""
+
+    code, status, title = "registration_in_progress", 409, "Another member has asked for this registration"
+
+
+class RegistrationNotFound(HubError):
+    """The member has asked for no such registration."""
+
+    code, status, title = "registration_not_found", 404, "You have no such registration"
+
+
+class SponsorshipUsedUp(HubError):
+    """The hub has paid as much for this member's accounts on the chain as it does for one member."""
+
+    code, status, title = "sponsorship_used_up", 409, "The hub pays for no more accounts of yours"
+
+
+class SponsorshipUsedUpToday(HubError):
+    """The hub has paid as much for accounts on the chain as it does within a day, for all members."""
+
+    code, status, title = "sponsorship_used_up_today", 409, "The hub pays for no more accounts today"

@@ -111,6 +111,20 @@ LIVE_CONNECTIONS_LOST = Counter(
     registry=REGISTRY,
 )
 
+MINTING_STEPS_PLANNED = Counter(
+    "commonwatt_minting_steps_planned_total", "Steps of meters that were planned for the chain.", registry=REGISTRY
+)
+MINTED_WH = Counter("commonwatt_minted_wh_total", "Surplus that became GRID, finalized.", registry=REGISTRY)
+MINTING_HELD = Counter(
+    "commonwatt_minting_held_total",
+    "Meters whose step the chain refused, by the program's error; an operator must look.",
+    ["error"],
+    registry=REGISTRY,
+)
+MINTING_DIFFERS = Counter(
+    "commonwatt_minting_differs_total", "Settlements that minted another amount than was planned.", registry=REGISTRY
+)
+
 API_REQUEST_DURATION = Histogram(
     "commonwatt_api_request_seconds",
     "Time to answer, by route template.",
@@ -137,6 +151,58 @@ WEBHOOK_DURATION = Histogram(
     registry=REGISTRY,
 )
 
+CHAIN_WATCHER_LAG_SLOTS = Gauge(
+    "commonwatt_chain_watcher_lag_slots",
+    "Finalized slots of the node by which the inbox is behind.",
+    registry=REGISTRY,
+)
+CHAIN_WATCHER_READ = Gauge(
+    "commonwatt_chain_watcher_read_timestamp_seconds",
+    "When the watcher last had read all that the node had finalized, in Unix time.",
+    registry=REGISTRY,
+)
+CHAIN_NODE_LAG = Gauge(
+    "commonwatt_chain_node_lag_seconds",
+    "By how much the node's newest finalized block is older than the time.",
+    registry=REGISTRY,
+)
+CHAIN_SOCKET_CONNECTED = Gauge(
+    "commonwatt_chain_websocket_connected", "1 while the node tells of new transactions.", registry=REGISTRY
+)
+CHAIN_EVENTS_READ = Counter(
+    "commonwatt_chain_events_read_total", "Events of the program written to the inbox.", registry=REGISTRY
+)
+CHAIN_EVENTS_PROCESSED = Counter(
+    "commonwatt_chain_events_processed_total",
+    "What became of events of the inbox: processed, or set aside and tried again later.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+CHAIN_EVENTS_UNPROCESSED = Gauge(
+    "commonwatt_chain_events_unprocessed",
+    "Events of the inbox by state: waiting, set_aside.",
+    ["state"],
+    registry=REGISTRY,
+)
+CHAIN_HISTORY_HOLES = Counter(
+    "commonwatt_chain_history_holes_total",
+    "Stretches of history that no node could tell; the accounts were compared instead.",
+    ["reason"],
+    registry=REGISTRY,
+)
+CHAIN_MIRROR_REPAIRS = Counter(
+    "commonwatt_chain_mirror_repairs_total",
+    "Mirrors set right by comparing accounts: behind (events of it were not processed yet) or missed.",
+    ["reason"],
+    registry=REGISTRY,
+)
+CHAIN_LOOP_FAILURES = Counter(
+    "commonwatt_chain_loop_failures_total",
+    "Rounds of a loop of the chain process that failed and are tried again.",
+    ["loop"],
+    registry=REGISTRY,
+)
+
 OUTBOX_DEPTH = Gauge("commonwatt_outbox_unfinished_jobs", "Jobs waiting or running.", registry=REGISTRY)
 OUTBOX_LATENESS = Gauge(
     "commonwatt_outbox_oldest_job_late_seconds",
@@ -152,6 +218,37 @@ OUTBOX_UNSERVED = Gauge(
 )
 OUTBOX_JOBS = Counter(
     "commonwatt_outbox_jobs_run_total", "Attempts at a job, by how they ended.", ["kind", "result"], registry=REGISTRY
+)
+
+CHAIN_USABLE = Gauge(
+    "commonwatt_chain_usable",
+    "1 for the reason that holds: usable, or the code of what is wrong; then nothing is signed.",
+    ["reason"],
+    registry=REGISTRY,
+)
+CHAIN_KEY_LAMPORTS = Gauge("commonwatt_chain_key_lamports", "What the hub's key has to pay with.", registry=REGISTRY)
+CHAIN_INTENTS = Gauge(
+    "commonwatt_chain_intents", "Intents that have not ended, by kind and state.", ["kind", "state"], registry=REGISTRY
+)
+CHAIN_OLDEST_INTENT = Gauge(
+    "commonwatt_chain_oldest_intent_age_seconds",
+    "Age of the oldest intent that has not ended, by state.",
+    ["state"],
+    registry=REGISTRY,
+)
+CHAIN_INTENTS_ENDED = Counter(
+    "commonwatt_chain_intents_ended_total", "Intents by how they ended.", ["kind", "outcome"], registry=REGISTRY
+)
+CHAIN_INTENTS_CONTRADICTED = Counter(
+    "commonwatt_chain_intents_contradicted_total",
+    "Intents that had ended otherwise when an event showed that they had happened: a node told an untruth.",
+    registry=REGISTRY,
+)
+CHAIN_SENDS = Counter(
+    "commonwatt_chain_sends_total",
+    "Tries to send a transaction: taken, refused by the simulation, or not answered.",
+    ["kind", "outcome"],
+    registry=REGISTRY,
 )
 
 PASSWORD_HASHES = Counter(

@@ -132,6 +132,13 @@ ROUTES: Final[Mapping[Route, Permission]] = {
     ("POST", "/members/{member_id}/roles/take"): Permission.MEMBERS_MANAGE,
     ("POST", "/members/{member_id}/suspend"): Permission.MEMBERS_MANAGE,
     ("POST", "/members/{member_id}/reinstate"): Permission.MEMBERS_MANAGE,
+    # onboarding
+    ("POST", "/me/registrations/user"): Permission.ACCOUNT,
+    ("POST", "/me/registrations/meter"): Permission.ACCOUNT,
+    ("GET", "/me/registrations"): Permission.ACCOUNT,
+    ("GET", "/me/registrations/{registration_id}"): Permission.ACCOUNT,
+    ("POST", "/me/registrations/{registration_id}/signature"): Permission.ACCOUNT,
+    ("GET", "/registrations"): Permission.MEMBERS_READ,
     # notifications
     ("GET", "/me/notifications"): Permission.NOTIFICATIONS,
     ("POST", "/me/notifications/read"): Permission.NOTIFICATIONS,
@@ -169,6 +176,15 @@ ROUTES: Final[Mapping[Route, Permission]] = {
     ("POST", "/quarantine/{quarantine_id}/release"): Permission.QUARANTINE_DECIDE,
     ("POST", "/quarantine/{quarantine_id}/reject"): Permission.QUARANTINE_DECIDE,
     ("POST", "/meters/{meter_id}/backlog/release"): Permission.QUARANTINE_DECIDE,
+    ("POST", "/meters/{meter_id}/gaps/{key_epoch}/{first_sequence}/declare-lost"): Permission.QUARANTINE_DECIDE,
+    # minting
+    ("GET", "/minting"): Permission.FLEET_READ,
+    ("GET", "/meters/{meter_id}/minting"): Permission.METERS_READ,
+    ("GET", "/meters/{meter_id}/mints"): Permission.METERS_READ,
+    ("POST", "/meters/{meter_id}/minting/retry"): Permission.METERS_GOVERN,
+    ("GET", "/me/tokens"): Permission.METERS_READ,
+    ("GET", "/tokens/supply"): Permission.METERS_READ,
+    ("GET", "/tokens/provenance/{signature}"): Permission.METERS_READ,
     # fleet
     ("GET", "/fleet"): Permission.FLEET_READ,
     ("GET", "/fleet/summary"): Permission.FLEET_READ,

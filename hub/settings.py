@@ -208,7 +208,7 @@ class Settings(BaseSettings):
     @field_validator("rpc_url", "rpc_ws_url")
     @classmethod
     def _node_is_reached_safely(cls, value: str) -> str:
-        return value and _check_node(value)
+        return value and check_node(value)
 
     @property
     def node_ws_url(self) -> str:
@@ -243,7 +243,7 @@ def _check_origin(value: str) -> str:
     return value
 
 
-def _check_node(value: str) -> str:
+def check_node(value: str) -> str:
     """An address of a node: encrypted, or on this machine. A key of a provider may be in its path or query."""
     try:
         parts = urlsplit(value)

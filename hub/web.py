@@ -37,13 +37,15 @@ from hub.fleet import api as fleet_api
 from hub.limits.connections import HEAD_BYTES_MAX, BoundedConnection, allow_open_files
 from hub.live import api as live_api
 from hub.live.wire import UVICORN_OPTIONS
+from hub.minting import api as minting_api
 from hub.notifications import api as notifications_api
 from hub.notifications import webhooks_api
 from hub.problems import PROBLEM_RESPONSES, problem_of
+from hub.provenance import api as provenance_api
 from hub.readings import api as readings_api
 from hub.readings import decisions_api, evidence_api, keys_api, posted_api
 from hub.registry import api as registry_api
-from hub.registry import members_api
+from hub.registry import members_api, onboarding_api
 from hub.registry.service import BROKER_SECRET_BYTES
 from hub.settings import MEMBER_SECRET_BYTES, Settings, read_secret_bytes
 from hub.signatures import SEED_BYTES, SigningKey
@@ -96,6 +98,7 @@ def create_app(hub: Hub) -> FastAPI:
     app.include_router(wallets_api.router)
     app.include_router(email_api.router)
     app.include_router(members_api.router)
+    app.include_router(onboarding_api.router)
     app.include_router(notifications_api.router)
     app.include_router(webhooks_api.router)
     app.include_router(registry_api.router)
@@ -104,6 +107,8 @@ def create_app(hub: Hub) -> FastAPI:
     app.include_router(decisions_api.router)
     app.include_router(posted_api.router)
     app.include_router(keys_api.router)
+    app.include_router(minting_api.router)
+    app.include_router(provenance_api.router)
     app.include_router(agent_api.router)
     app.include_router(fleet_api.router)
     app.include_router(audit_api.router)

@@ -6,16 +6,20 @@ community_id)`.
 """
 
 import email.policy
+import functools
 import itertools
 import logging
 import queue
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
+import httpx
 import hypothesis
 import paho.mqtt.client as mqtt
 import psycopg
@@ -40,6 +44,22 @@ COMMUNITY_ID = "test-community"
 ANSWER_TIMEOUT_S = 10.0
 TEMPLATE = "migrated"
 _database_numbers = itertools.count(1)
+
+
+@functools.cache
+def _authorities_of_this_machine() -> ssl.SSLContext:
+    return httpx.create_ssl_context()
+
+
+def _ssl_context(verify: ssl.SSLContext | str | bool = True, *args: Any, **others: Any) -> ssl.SSLContext:
+    """As httpx makes it, but the machine's authorities are read once: 20 ms for each client otherwise, and tests make
+    thousands, none of which speaks TLS to anybody whom those vouch for."""
+    if verify is True and not args and others.get("cert") is None:
+        return _authorities_of_this_machine()
+    return httpx.create_ssl_context(verify, *args, **others)
+
+
+httpx._transports.default.create_ssl_context = _ssl_context
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,12 @@ from hub.errors import Forbidden, TopicNotFound
 from hub.permissions import Permission, Reach
 
 METERS: Final = "meters"
+TOKENS: Final = "tokens"
 ORDERS: Final = "orders"
 BOOK: Final = "book"
 INVOICES: Final = "invoices"
 PORTFOLIO: Final = "portfolio"
+TRANSACTIONS: Final = "transactions"
 NOTIFICATIONS: Final = "notifications"
 ALERTS: Final = "alerts"
 
@@ -35,6 +37,8 @@ class Topic:
 
 TOPICS: Final[Mapping[str, Topic]] = {
     METERS: Topic(Permission.METERS_READ, Reach.OWN, False, "the member's meters: readings, states, keys"),
+    TRANSACTIONS: Topic(Permission.LIVE_READ, Reach.OWN, False, "how far the member's transactions on the chain are"),
+    TOKENS: Topic(Permission.METERS_READ, Reach.OWN, False, "GRID that the member's meters earned"),
     NOTIFICATIONS: Topic(Permission.NOTIFICATIONS, Reach.OWN, False, "the member's notifications"),
     ALERTS: Topic(Permission.ALARMS_READ, Reach.ALL, True, "alarms for operators"),
     ORDERS: Topic(Permission.LIVE_READ, Reach.OWN, False, "the member's orders (nothing yet)"),
@@ -80,3 +84,13 @@ def meters_of(member_id: UUID) -> str:
 def notifications_of(member_id: UUID) -> str:
     """What a member is notified of."""
     return own_topic(NOTIFICATIONS, member_id)
+
+
+def transactions_of(member_id: UUID) -> str:
+    """How far a member's transactions on the chain are."""
+    return own_topic(TRANSACTIONS, member_id)
+
+
+def tokens_of(member_id: UUID) -> str:
+    """What a member's meters earned."""
+    return own_topic(TOKENS, member_id)

@@ -74,6 +74,7 @@ METER_KEYS: Final = Group(
 )
 HELD: Final = Group("held", "Energy of yours that is held", Audience.MEMBER, ALL)
 SILENCE: Final = Group("silence", "Meters of yours that are not heard", Audience.MEMBER, ALL)
+TRANSACTIONS: Final = Group("transactions", "Transactions of yours on the chain", Audience.MEMBER, ALL)
 ENDPOINTS: Final = Group(
     "endpoints",
     "Your webhook endpoints",
@@ -83,6 +84,7 @@ ENDPOINTS: Final = Group(
     never=frozenset({Channel.WEBHOOK}),
 )
 SUMMARIES: Final = Group("summaries", "Sums of what was too much to tell one by one", Audience.MEMBER, ALL)
+TOKENS: Final = Group("tokens", "Your GRID", Audience.MEMBER, ALL - {Channel.EMAIL})
 FLEET: Final = Group("fleet", "The community's meters", Audience.OPERATORS, ALL - {Channel.EMAIL})
 ALARMS: Final = Group("alarms", "Alarms of the community", Audience.OPERATORS, ALL, fixed=frozenset({Channel.EMAIL}))
 
@@ -275,6 +277,40 @@ _ALL_KINDS = (
         "Meter {meter_id}, silent since {silent_since}, is heard again.",
     ),
     Kind(
+        "chain.transaction_delayed",
+        TRANSACTIONS,
+        "A transaction of yours is delayed: {what}",
+        "The chain does not say yet what became of a transaction of yours ({what}, {signature}). It has not failed: "
+        "the hub keeps asking, and nothing of yours is lost. There is nothing that you must do.",
+    ),
+    Kind(
+        "chain.user_registered",
+        TRANSACTIONS,
+        "Your wallet is registered on the chain",
+        "The wallet {wallet} is registered on the chain. You can have your meters registered there from now on. If you "
+        "did not sign this, tell those who run the community.",
+    ),
+    Kind(
+        "chain.meter_registered",
+        TRANSACTIONS,
+        "Meter {meter_id} is registered on the chain",
+        "Meter {meter_id} is registered on the chain as a meter of your wallet {wallet}: what it delivers from now on "
+        "becomes GRID there. If you did not sign this, tell those who run the community.",
+    ),
+    Kind(
+        "chain.registration_failed",
+        TRANSACTIONS,
+        "Not registered on the chain: {what}",
+        "The chain refused to register the {what}. The reason: {reason}. You may ask for it again when that is mended.",
+    ),
+    Kind(
+        "chain.registration_expired",
+        TRANSACTIONS,
+        "Not registered on the chain: {what}",
+        "The registration of the {what} on the chain was not signed by {expires_at}, and is over. You may ask for it "
+        "again at any time.",
+    ),
+    Kind(
         "webhook.endpoint_added",
         ENDPOINTS,
         "Your notifications are also posted to {host}",
@@ -294,6 +330,20 @@ _ALL_KINDS = (
         "A webhook endpoint of yours is disabled",
         "Nothing more is sent to your endpoint {description} ({endpoint_id}): {why} When it works again, enable it and "
         "replay what it missed.",
+    ),
+    Kind(
+        "tokens.minted",
+        TOKENS,
+        "Energy of meter {meter_id} becomes GRID",
+        "On {day}, surplus of meter {meter_id} was minted as GRID to your wallet. You are told once a day; under your "
+        "tokens are the sums and each transaction.",
+    ),
+    Kind(
+        "minting.held",
+        HELD,
+        "Energy of meter {meter_id} cannot be minted now",
+        "Since {since} the chain refuses what meter {meter_id} has earned ({error}). An operator looks into it; what "
+        "was earned stays yours.",
     ),
     Kind(
         "notifications.more",
@@ -327,6 +377,12 @@ _ALL_KINDS = (
         "Alarm: {alarm} at meter {meter_id}",
         "{why} Meter {meter_id}; alarm number {alarm_id}, raised at {raised_at}. It is in the list of alarms with its "
         "details.",
+    ),
+    Kind(
+        "alarm.chain",
+        ALARMS,
+        "Alarm: {alarm}",
+        "{why} Alarm number {alarm_id}, raised at {raised_at}. It is in the list of alarms with its details.",
     ),
 )
 

@@ -40,6 +40,8 @@ class SealAnswer(AnswerBody):
     last_reading_at: Moment
     reading_count: int = Field(ge=1, le=READINGS_PER_SEAL_MAX)
     received_at: Moment
+    minted: bool = Field(description="Whether it counts, and what it says of surplus was presented and finalized.")
+    transaction_signature: str | None = Field(description="Of the transaction that presented it.")
 
 
 class MeterProgressAnswer(MeterAnswer):
@@ -60,6 +62,8 @@ class ReadingAnswer(AnswerBody):
     voltage_dv: Annotated[int, Field(ge=0, le=VOLTAGE_DV_MAX, description="Tenths of a volt.")] | None
     frequency_mhz: Annotated[int, Field(ge=0, le=FREQUENCY_MHZ_MAX, description="Thousandths of a hertz.")] | None
     flags: int = Field(ge=0, le=FLAGS_ALL)
+    minted: bool = Field(description="Whether its interval was netted, presented and finalized.")
+    transaction_signature: str | None
 
 
 class LatestReadingAnswer(AnswerBody):
@@ -109,13 +113,29 @@ class SealsAnswer(AnswerBody):
 
 
 class GapAnswer(AnswerBody):
-    """Sequences that no stored seal has, from first to last. `asked_at`: when the meter was last asked for them."""
+    """Sequences that no stored seal has, from first to last. `asked_at`: when the meter was last asked for them.
+
+    `lost_at`: when an operator gave them up; `passed`: minting has gone across since, so they can no longer count.
+    """
 
     key_epoch: KeyEpoch
     first_sequence: Sequence
     last_sequence: Sequence
     detected_at: Moment
     asked_at: Moment | None
+    lost_at: Moment | None
+    lost_by: str | None
+    lost_reason: str | None
+    passed: bool
+
+
+class LostGapAnswer(AnswerBody):
+    """The range that is given up."""
+
+    meter_id: MeterName
+    key_epoch: KeyEpoch
+    first_sequence: Sequence
+    last_sequence: Sequence
 
 
 class GapsAnswer(AnswerBody):

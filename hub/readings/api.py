@@ -5,7 +5,8 @@ What operators decide is in `decisions_api.py`; what can be posted without a tok
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import chain
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import Field
+from sqlalchemy import Connection
 
 from hub.api_types import (
     CURSOR_LENGTH_MAX,
@@ -42,6 +44,7 @@ from hub.readings.answers import (
     SealsAnswer,
 )
 from hub.readings.energy import DAY_S, HOUR_S, Energy
+from hub.registry import onboarding_service as onboarding
 from hub.registry import service as registry
 from hub.registry.api import meter_json
 from protocol.limits import KEY_EPOCH_MAX, SEQUENCE_MAX, SETTLEMENT_INTERVAL_S
@@ -74,7 +77,9 @@ def get_meter(meter_id: MeterPath, connection: Transaction) -> dict[str, Any]:
     meter = registry.get_meter(connection, meter_id)
     progress = queries.get_progress(connection, meter.meter_no, meter.key_epoch)
     seal = queries.find_latest_seal(connection, meter.meter_no, meter.key_epoch)
-    return {**meter_json(meter), **asdict(progress), "latest_seal": None if seal is None else _seal_json(seal)}
+    on_chain = onboarding.map_meter_accounts(connection, [meter_id]).get(meter_id)
+    latest = None if seal is None else _seal_json(seal)
+    return {**meter_json(meter, on_chain), **asdict(progress), "latest_seal": latest}
 
 
 @router.get("/meters/{meter_id}/latest", response_model=LatestReadingAnswer, dependencies=[Depends(refuse_query)])
@@ -82,7 +87,8 @@ def get_latest_reading(meter_id: MeterPath, connection: Transaction) -> dict[str
     """The newest accepted reading; null before the first."""
     meter = registry.get_meter(connection, meter_id)
     reading = queries.find_latest_reading(connection, meter.meter_no)
-    return {"meter_id": meter_id, "reading": None if reading is None else _reading_json(reading)}
+    shown = [] if reading is None else _readings_json(connection, meter.meter_no, [reading])
+    return {"meter_id": meter_id, "reading": shown[0] if shown else None}
 
 
 @router.get("/meters/{meter_id}/readings", response_model=ReadingsAnswer | EnergyAnswer, responses=TABLES)
@@ -162,6 +168,7 @@ def list_gaps(meter_id: MeterPath, page: Annotated[Page, Query()], connection: T
                     **asdict(gap),
                     "detected_at": iso(gap.detected_at),
                     "asked_at": None if gap.asked_at is None else iso(gap.asked_at),
+                    "lost_at": None if gap.lost_at is None else iso(gap.lost_at),
                 }
                 for gap in shown
             ],
@@ -204,7 +211,8 @@ def _json_page(hub: Hub, meter_id: str, meter_no: int, query: ReadingsQuery) -> 
         raise MalformedInput("cursor: not of this range")
     if query.bucket == "raw":
         readings = _raw_page(hub, meter_no, position_unix_s, end_unix_s, limit)
-        rows = [_reading_json(reading) for reading in readings]
+        with transaction(hub.engine) as connection:
+            rows = _readings_json(connection, meter_no, readings)
         full = len(readings) == limit
         next_unix_s = int(readings[-1].time.timestamp()) + 1 if full else end_unix_s
         name = "readings"
@@ -273,8 +281,26 @@ def _energy_page(hub: Hub, meter_no: int, start_unix_s: int, end_unix_s: int, bu
         return queries.list_energies(connection, meter_no, start_unix_s, end_unix_s, bucket_s)
 
 
-def _reading_json(reading: queries.RawReading) -> dict[str, Any]:
-    return {**asdict(reading), "time": iso(reading.time)}
+def _readings_json(
+    connection: Connection, meter_no: int, readings: Sequence[queries.RawReading]
+) -> list[dict[str, Any]]:
+    """Readings in time order, each with the transaction that its interval was presented by, the newest if several."""
+    if not readings:
+        return []
+    times = [int(reading.time.timestamp()) for reading in readings]
+    signatures: list[str | None] = [None] * len(readings)
+    for start, until, signature in queries.list_presented(connection, meter_no, times[0], times[-1] + 1):
+        first, behind = bisect_right(times, start), bisect_right(times, until)
+        signatures[first:behind] = [signature] * (behind - first)
+    return [
+        {
+            **asdict(reading),
+            "time": iso(reading.time),
+            "minted": signature is not None,
+            "transaction_signature": signature,
+        }
+        for reading, signature in zip(readings, signatures, strict=True)
+    ]
 
 
 def _energy_json(energy: Energy, bucket_s: int) -> dict[str, Any]:
@@ -303,4 +329,6 @@ def _seal_json(seal: queries.SealLine) -> dict[str, Any]:
         "last_reading_at": iso_of(seal.last_reading_unix_s),
         "reading_count": seal.reading_count,
         "received_at": iso(seal.received_at),
+        "minted": seal.minted,
+        "transaction_signature": seal.transaction_signature,
     }

@@ -1,4 +1,4 @@
-"""HTTP for the quarantine: what is held, and an operator's word on it."""
+"""HTTP for the quarantine and for what is missing: what is held, and an operator's word on it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from pydantic import Field
 
 from hub.api_types import MeterName, MeterPath, Note, Page, Strict, decode_cursor, encode_cursor, iso, refusals
 from hub.dependencies import OnceOnly, Transaction, refuse_query
-from hub.errors import QuarantineAlreadyDecided, QuarantineEntryNotFound, QuarantineNotReleasable
+from hub.errors import (
+    GapAlreadyLost,
+    GapNotFound,
+    QuarantineAlreadyDecided,
+    QuarantineEntryNotFound,
+    QuarantineNotReleasable,
+)
 from hub.idempotency import Answer
 from hub.readings import queries, service
-from hub.readings.answers import BacklogAnswer, DecisionAnswer, QuarantineAnswer
+from hub.readings.answers import BacklogAnswer, DecisionAnswer, LostGapAnswer, QuarantineAnswer
+from protocol.limits import KEY_EPOCH_MAX, SEQUENCE_MAX
 
 router = APIRouter(tags=["quarantine"])
 
@@ -97,5 +104,34 @@ def release_backlog(meter_id: MeterPath, body: Decision, once: OnceOnly) -> Resp
     def perform() -> Answer:
         released = service.release_backlog(once.connection, meter_id, once.actor, body.note, once.now)
         return {"meter_id": meter_id, "released": released}
+
+    return once.answer(body, 200, perform)
+
+
+@router.post(
+    "/meters/{meter_id}/gaps/{key_epoch}/{first_sequence}/declare-lost",
+    response_model=LostGapAnswer,
+    dependencies=[Depends(refuse_query)],
+    responses=refusals(GapNotFound, GapAlreadyLost),
+)
+def declare_gap_lost(
+    meter_id: MeterPath,
+    key_epoch: Annotated[int, Path(ge=1, le=KEY_EPOCH_MAX)],
+    first_sequence: Annotated[int, Path(ge=1, le=SEQUENCE_MAX)],
+    body: Decision,
+    once: OnceOnly,
+) -> Response:
+    """Give up the missing seals that begin here, so that minting can go across them."""
+
+    def perform() -> Answer:
+        last = service.declare_gap_lost(
+            once.connection, meter_id, key_epoch, first_sequence, once.actor, body.note, once.now
+        )
+        return {
+            "meter_id": meter_id,
+            "key_epoch": key_epoch,
+            "first_sequence": first_sequence,
+            "last_sequence": last,
+        }
 
     return once.answer(body, 200, perform)

@@ -51,6 +51,14 @@ def tell_of_decision(
     tell_owners(connection, [OfMeter(owner, f"meter.seals_{decision}", {"meter_id": meter_id, "seals": seals})], now)
 
 
+def tell_of_lost_gap(
+    connection: Connection, meter_id: str, owner: bytes, key_epoch: int, first: int, last: int, now: datetime
+) -> None:
+    """Tell an owner that an operator gave missing seals up."""
+    data = {"meter_id": meter_id, "key_epoch": key_epoch, "first_sequence": first, "last_sequence": last}
+    tell_owners(connection, [OfMeter(owner, "meter.gap_lost", data)], now)
+
+
 def tell_of_alarm(connection: Connection, alarm_id: int, kind: str, meter_id: str, why: str, now: datetime) -> None:
     """Tell operators what to look into."""
     data = {"alarm_id": alarm_id, "alarm": kind, "meter_id": meter_id, "raised_at": now, "why": why}

@@ -12,9 +12,10 @@ from typing import Final
 from sqlalchemy import Connection
 
 from hub.db import driver
+from hub.notifications.alarms import insert_alarm
 from hub.notifications.kinds import instant
 from hub.notifications.service import OPERATORS, tell_later
-from hub.readings import notices_store, store
+from hub.readings import notices_store
 from hub.readings.live_updates import tell_of_alarm
 from hub.readings.rules import (
     CHAIN_MISMATCH,
@@ -66,7 +67,7 @@ def tell_of_held(connection: Connection, reasons: Mapping[int, str], now: dateti
 
 def raise_alarm(connection: Connection, kind: str, meter_no: int, detail: dict[str, object], now: datetime) -> None:
     """Raise an alarm about a meter, and tell operators and admins of it."""
-    alarm_id = store.insert_alarm(driver(connection), kind, meter_no, detail, now)
+    alarm_id = insert_alarm(driver(connection), kind, meter_no, detail, now)
     meter_id = registry.get_meter_id(connection, meter_no)
     data = {
         "alarm": kind,

@@ -54,6 +54,8 @@ class SealLine:
     last_reading_unix_s: int
     reading_count: int
     received_at: datetime
+    minted: bool
+    transaction_signature: str | None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,10 @@ class Gap:
     last_sequence: int
     detected_at: datetime
     asked_at: datetime | None
+    lost_at: datetime | None
+    lost_by: str | None
+    lost_reason: str | None
+    passed: bool
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,24 @@ def list_readings(
         {"meter_no": meter_no, "start": start, "end": end, "limit": limit},
     )
     return [RawReading(*row) for row in rows]
+
+
+def list_presented(
+    connection: Connection, meter_no: int, first_unix_s: int, last_unix_s: int
+) -> list[tuple[int, int, str]]:
+    """(from, until, transaction) of the stretches of time that were presented and touch this one, the oldest first.
+
+    The rows are minting's (`hub/minting/store.py`). A reading at `from` belongs to the stretch before.
+    """
+    rows = connection.execute(
+        text(
+            "SELECT closed_from_unix_s, closed_until_unix_s, signature FROM mints WHERE meter_no = :meter_no"
+            " AND state = 'finalized' AND step IN ('submit', 'write_off') AND closed_until_unix_s >= :first"
+            " AND closed_from_unix_s < :last ORDER BY mint_id"
+        ),
+        {"meter_no": meter_no, "first": first_unix_s, "last": last_unix_s},
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
 def find_latest_reading(connection: Connection, meter_no: int) -> RawReading | None:
@@ -185,7 +209,11 @@ _JUMPS = text(
                OR NOT EXISTS (
                    SELECT FROM quarantine AS q
                    WHERE (q.meter_no, q.key_epoch, q.sequence) = (s.meter_no, s.key_epoch, s.sequence)
-                     AND q.reason = 'key_superseded'))),
+                     AND q.reason = 'key_superseded'))
+          AND NOT EXISTS (
+              SELECT FROM quarantine AS q
+              WHERE (q.meter_no, q.key_epoch, q.sequence) = (s.meter_no, s.key_epoch, s.sequence)
+                AND q.reason = 'declared_lost')),
     islands AS (
         SELECT key_epoch, min(sequence) AS first, max(sequence) AS last,
                max(last_production_wh) AS production_wh, max(last_consumption_wh) AS consumption_wh
@@ -222,7 +250,8 @@ that only an uncounted seal vouches for, because the one before it is missing, d
 that one arrives.
 
 What an old key seals beyond the handover once another has taken over is in no counter of the new one, so it is no jump
-either: otherwise whoever kept the old key could take energy away from the new."""
+either: otherwise whoever kept the old key could take energy away from the new. What came late of a range that was
+declared lost changes nothing: the range is what it was, a stretch without readings."""
 
 
 def get_progress(connection: Connection, meter_no: int, key_epoch: int) -> Progress:
@@ -239,15 +268,26 @@ def get_progress(connection: Connection, meter_no: int, key_epoch: int) -> Progr
 
 _SEAL_LINE = (
     "key_epoch, sequence, state, linked, seal_hash, sealed_at_unix_s, closed_until_unix_s, production_wh,"
-    " consumption_wh, surplus_wh, first_reading_unix_s, last_reading_unix_s, reading_count, received_at"
+    " consumption_wh, surplus_wh, first_reading_unix_s, last_reading_unix_s, reading_count, received_at,"
+    " state IN ('accepted', 'released') AND signature IS NOT NULL, signature"
 )
+_PRESENTED = (
+    "(SELECT s.*, (SELECT t.signature FROM mints AS t WHERE t.meter_no = s.meter_no AND t.key_epoch = s.key_epoch"
+    "  AND t.state = 'finalized' AND t.step <> 'make_way' AND t.first_sequence <= s.sequence"
+    "  AND t.last_sequence >= s.sequence AND NOT (s.state IN ('quarantined', 'rejected') AND EXISTS ("
+    "   SELECT FROM lost_gaps AS l WHERE l.meter_no = s.meter_no AND l.key_epoch = s.key_epoch"
+    "   AND s.sequence BETWEEN l.first_sequence AND l.last_sequence))"
+    "  ORDER BY t.last_sequence LIMIT 1) AS signature FROM seals AS s) AS s"
+)
+"""Seals with the transaction that covered them (the rows are minting's, `hub/minting/store.py`); what comes late of a
+range that was declared lost is not covered by what went across it."""
 
 
 def list_seals(connection: Connection, meter_no: int, after: tuple[int, int], limit: int) -> Sequence[SealLine]:
     """Seals in the order of (key epoch, sequence), beginning behind `after`."""
     rows = connection.execute(
         text(
-            f"SELECT {_SEAL_LINE} FROM seals WHERE meter_no = :meter_no"  # noqa: S608
+            f"SELECT {_SEAL_LINE} FROM {_PRESENTED} WHERE meter_no = :meter_no"  # noqa: S608
             " AND (key_epoch, sequence) > (:key_epoch, :sequence) ORDER BY key_epoch, sequence LIMIT :limit"
         ),
         {"meter_no": meter_no, "key_epoch": after[0], "sequence": after[1], "limit": limit},
@@ -259,7 +299,7 @@ def find_latest_seal(connection: Connection, meter_no: int, key_epoch: int) -> S
     """The stored seal with the highest sequence."""
     row = connection.execute(
         text(
-            f"SELECT {_SEAL_LINE} FROM seals WHERE meter_no = :meter_no AND key_epoch = :key_epoch"  # noqa: S608
+            f"SELECT {_SEAL_LINE} FROM {_PRESENTED} WHERE meter_no = :meter_no AND key_epoch = :key_epoch"  # noqa: S608
             " ORDER BY sequence DESC LIMIT 1"
         ),
         {"meter_no": meter_no, "key_epoch": key_epoch},
@@ -302,9 +342,12 @@ def list_gaps(connection: Connection, meter_no: int, after: tuple[int, int], lim
     """Missing ranges in order, beginning behind `after` (key epoch, first sequence)."""
     rows = connection.execute(
         text(
-            "SELECT key_epoch, first_sequence, last_sequence, detected_at, asked_at FROM seal_gaps"
-            " WHERE meter_no = :meter_no AND (key_epoch, first_sequence) > (:key_epoch, :sequence)"
-            " ORDER BY key_epoch, first_sequence LIMIT :limit"
+            "SELECT g.key_epoch, g.first_sequence, g.last_sequence, g.detected_at, g.asked_at,"
+            " l.declared_at, l.declared_by, l.reason, l.passed_at IS NOT NULL"
+            " FROM seal_gaps g LEFT JOIN lost_gaps l ON l.meter_no = g.meter_no AND l.key_epoch = g.key_epoch"
+            "  AND g.first_sequence BETWEEN l.first_sequence AND l.last_sequence"
+            " WHERE g.meter_no = :meter_no AND (g.key_epoch, g.first_sequence) > (:key_epoch, :sequence)"
+            " ORDER BY g.key_epoch, g.first_sequence LIMIT :limit"
         ),
         {"meter_no": meter_no, "key_epoch": after[0], "sequence": after[1], "limit": limit},
     )

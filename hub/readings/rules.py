@@ -58,13 +58,16 @@ SURPLUS_OUT_OF_BOUNDS: Final = "surplus_out_of_bounds"
 CHAIN_MISMATCH: Final = "chain_mismatch"
 NETTING_MISMATCH: Final = "netting_mismatch"
 EQUIVOCATION: Final = "equivocation"
+DECLARED_LOST: Final = "declared_lost"
 
 LINK_FAULTS: Final = frozenset({CHAIN_MISMATCH, NETTING_MISMATCH, TIME_ORDER, COUNTER_DECREASED})
 """What leaves the link to the predecessor false, or unchecked because something graver came first."""
 
-RELEASABLE: Final = frozenset({METER_SUSPENDED, METER_RETIRED, FROM_THE_FUTURE, TOO_OLD, OVER_CAPACITY, KEY_REVOKED})
+RELEASABLE: Final = frozenset(
+    {METER_SUSPENDED, METER_RETIRED, FROM_THE_FUTURE, TOO_OLD, OVER_CAPACITY, KEY_REVOKED, DECLARED_LOST}
+)
 """An operator may overrule what is implausible, never what contradicts the meter's own signatures: the next key's
-statement says where the old one ended."""
+statement says where the old one ended. What was declared lost only until minting has gone across (`service.py`)."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -133,6 +136,8 @@ class Stream:
     superseded_after: int | None = field(default=None, kw_only=True)
     """The last sequence that counts, once another key has taken over."""
     current_key_epoch: int = field(default=1, kw_only=True)
+    lost: list[tuple[int, int]] = field(default_factory=list, kw_only=True)
+    """Ranges that an operator has given up."""
     owner: bytes = field(default=bytes(32), kw_only=True)
     """The public key of the owner's wallet: for telling whom it concerns; no rule looks at it."""
 
@@ -255,8 +260,8 @@ def judge(stream: Stream, sealed: VerifiedSeal, policy: Policy, now_unix_s: int)
         or (_successor_disagrees(facts, ceiling) if ceiling else None)
     )
     implausible = _over_capacity(stream, facts, base) or _clock(facts, policy, now_unix_s)
-    fault = contradiction or _superseded(stream, facts) or _revoked(stream, implausible) or implausible
-    fault = fault or _standing(stream)
+    fault = contradiction or _superseded(stream, facts) or _revoked(stream, implausible)
+    fault = fault or _declared_lost(stream, facts, implausible) or implausible or _standing(stream)
     facts.sound = contradiction is None
     facts.linked = follows and (contradiction is None or contradiction[0] not in LINK_FAULTS)
     facts.state = State.QUARANTINED if fault else State.ACCEPTED
@@ -326,7 +331,18 @@ def _revoked(stream: Stream, implausible: _Fault) -> _Fault:
     """What a revoked key signs is held whatever time it claims to be from: that, too, is only the key's word."""
     if not stream.key_revoked:
         return None
-    return KEY_REVOKED, "the key is revoked" + (f"; also {implausible[0]}: {implausible[1]}" if implausible else "")
+    return KEY_REVOKED, "the key is revoked" + _also(implausible)
+
+
+def _declared_lost(stream: Stream, facts: SealFacts, implausible: _Fault) -> _Fault:
+    """What comes after all does not count by itself: minting may have gone across, and the rest was written off."""
+    if not any(first <= facts.sequence <= last for first, last in stream.lost):
+        return None
+    return DECLARED_LOST, "an operator had declared it lost" + _also(implausible)
+
+
+def _also(implausible: _Fault) -> str:
+    return f"; also {implausible[0]}: {implausible[1]}" if implausible else ""
 
 
 def _standing(stream: Stream) -> _Fault:

@@ -20,6 +20,8 @@ from sqlalchemy import Connection, Engine
 from hub import audit, metrics
 from hub.db import Driver, driver, ensure_monthly_partitions, ensure_months, transaction
 from hub.errors import (
+    GapAlreadyLost,
+    GapNotFound,
     MeterNotFound,
     QuarantineAlreadyDecided,
     QuarantineEntryNotFound,
@@ -28,7 +30,7 @@ from hub.errors import (
     SealNotTaken,
     SealUnverifiable,
 )
-from hub.readings import decisions_store, live_updates, store
+from hub.readings import decisions_store, gaps_store, live_updates, store
 from hub.readings.envelope import (
     BAD_SIGNATURE,
     UNKNOWN_METER,
@@ -462,6 +464,32 @@ def release_backlog(connection: Connection, meter_id: str, actor: str, note: str
     return len(entries)
 
 
+def declare_gap_lost(
+    connection: Connection, meter_id: str, key_epoch: int, first: int, actor: str, reason: str, now: datetime
+) -> int:
+    """Give up the gap that begins with this sequence, so that minting can go across it; returns where it ends. Audited.
+
+    Of what the counters say across it, only what cannot be anything but surplus is credited; the rest is written off.
+    Seals of it that come after all are kept as evidence and held; they count only if an operator releases them before
+    minting has gone across.
+
+    Raises MeterNotFound, GapNotFound, GapAlreadyLost.
+    """
+    db = driver(connection)
+    meter = registry.get_meter(connection, meter_id)
+    store.lock_streams_for_update(db, [(meter.meter_no, key_epoch)])  # a seal of it that comes now is before or after
+    last = gaps_store.find_gap_last(db, meter.meter_no, key_epoch, first)
+    if last is None:
+        raise GapNotFound(f"no gap of key epoch {key_epoch} begins with {first}")
+    if gaps_store.find_lost_gap_for_update(db, meter.meter_no, key_epoch, first) is not None:
+        raise GapAlreadyLost(f"key epoch {key_epoch}, seals {first} to {last}")
+    gaps_store.insert_lost_gap(db, meter.meter_no, key_epoch, first, last, actor, reason, now)
+    detail = {"key_epoch": key_epoch, "first_sequence": first, "last_sequence": last, "reason": reason}
+    audit.append_audit(connection, now, actor, "gap.declare_lost", f"meter:{meter_id}", detail)
+    live_updates.tell_of_lost_gap(connection, meter_id, meter.owner, key_epoch, first, last, now)
+    return last
+
+
 def _undecided(connection: Connection, quarantine_id: int) -> decisions_store.Entry:
     db = driver(connection)
     store.lock_streams_for_update(db, decisions_store.list_streams_of_entry(db, quarantine_id))  # as ingest: first
@@ -476,6 +504,9 @@ def _undecided(connection: Connection, quarantine_id: int) -> decisions_store.En
 def _count_after_all(connection: Connection, meter_no: int, key_epoch: int, sequence: int) -> None:
     """Give a held seal's readings to the meter. The caller has locked the stream."""
     db = driver(connection)
+    lost = gaps_store.find_lost_gap_for_update(db, meter_no, key_epoch, sequence)
+    if lost is not None and lost[2]:
+        raise QuarantineNotReleasable("it was declared lost, and minting has gone across it")
     [(_, _, received_at, facts)] = store.list_seal_facts(db, [(meter_no, key_epoch, sequence)])
     [stream] = store.list_streams(db, [(meter_no, key_epoch)]).values()
     if stream.superseded_after is not None and sequence > stream.superseded_after:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
-import psycopg
 from psycopg.rows import TupleRow
 from sqlalchemy import (
     BigInteger,
@@ -32,7 +31,6 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 from hub.db import Driver, metadata
 from hub.readings.envelope import MeterKeys, Readings
@@ -162,16 +160,6 @@ quarantine = Table(
     Index("quarantine_meter_no_idx", "meter_no", "quarantine_id"),
 )
 
-alarms = Table(
-    "alarms",
-    metadata,
-    Column("alarm_id", _BIG, Identity(always=True), primary_key=True),
-    Column("kind", Text, nullable=False),
-    Column("meter_no", Integer),
-    Column("detail", JSONB, nullable=False),
-    Column("raised_at", _TIME, nullable=False),
-)
-
 bad_signatures = Table(
     "bad_signatures",
     metadata,
@@ -251,7 +239,10 @@ def list_streams(db: Driver, streams: Sequence[tuple[int, int]]) -> dict[tuple[i
         " k.base_production_excess_ws, k.base_consumption_excess_ws,"
         " CASE WHEN s.contiguous_sequence < s.highest_sequence THEN"
         "  (SELECT array_agg(ARRAY[g.first_sequence, g.last_sequence] ORDER BY g.first_sequence) FROM seal_gaps g"
-        "    WHERE g.meter_no = s.meter_no AND g.key_epoch = s.key_epoch) END, m.owner"
+        "    WHERE g.meter_no = s.meter_no AND g.key_epoch = s.key_epoch) END, m.owner,"
+        " CASE WHEN s.contiguous_sequence < s.highest_sequence THEN"
+        "  (SELECT array_agg(ARRAY[l.first_sequence, l.last_sequence] ORDER BY l.first_sequence) FROM lost_gaps l"
+        "    WHERE l.meter_no = s.meter_no AND l.key_epoch = s.key_epoch) END"
         " FROM meter_streams s JOIN meters m ON m.meter_no = s.meter_no"
         " JOIN meter_keys k ON k.meter_no = s.meter_no AND k.key_epoch = s.key_epoch"
         " WHERE (s.meter_no, s.key_epoch) IN (SELECT * FROM unnest(%s::int[], %s::int[]))",
@@ -263,6 +254,7 @@ def list_streams(db: Driver, streams: Sequence[tuple[int, int]]) -> dict[tuple[i
         stream = Stream(
             *row[:10],
             gaps=[(first, last) for first, last in row[23] or ()],
+            lost=[(first, last) for first, last in row[25] or ()],
             current_key_epoch=current_key_epoch,
             key_revoked=key_revoked,
             superseded_after=superseded_after,
@@ -582,16 +574,6 @@ def count_bad_signatures(db: Driver, messages: dict[int, int], now: datetime) ->
         [now, *_columns(sorted(messages.items()), 2)],
     ).fetchall()
     return {row[0]: row[1] for row in rows}
-
-
-def insert_alarm(db: Driver, kind: str, meter_no: int | None, detail: dict[str, object], now: datetime) -> int:
-    """Raise an alarm for the operators; returns its number."""
-    row = db.execute(
-        "INSERT INTO alarms (kind, meter_no, detail, raised_at) VALUES (%s, %s, %s, %s) RETURNING alarm_id",
-        [kind, meter_no, psycopg.types.json.Jsonb(detail), now],
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def _columns(rows: Sequence[Sequence[object]], width: int) -> list[list[object]]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hub.api_types import AnswerBody, Bytes32, Count, MeterName, Moment, NextCursor
+from hub.registry.onboarding_answers import OnChainAnswer
 from hub.registry.rules import CAPACITY_W_MAX, REGISTER_QUANTUM_WH_MAX
 from protocol.limits import KEY_EPOCH_MAX, SHARDS
 
@@ -33,6 +34,7 @@ class MeterAnswer(AnswerBody):
     commands_issued: Count
     broker_ready: bool = Field(description="Whether the broker knows the meter's account.")
     registered_at: Moment
+    chain: OnChainAnswer | None = Field(description="The meter's account on the chain; null if it is not there.")
 
 
 class MetersAnswer(AnswerBody):

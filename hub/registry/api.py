@@ -22,7 +22,7 @@ from hub.errors import (
 )
 from hub.idempotency import Answer
 from hub.permissions import Reach
-from hub.registry import rules, service, store
+from hub.registry import onboarding_service, rules, service, store
 from hub.registry.answers import (
     BrokerPasswordAnswer,
     CommandAnswer,
@@ -31,6 +31,8 @@ from hub.registry.answers import (
     MintingAnswer,
     RegisteredMeterAnswer,
 )
+from hub.registry.onboarding_api import on_chain_json
+from hub.registry.onboarding_store import ChainAccount
 from protocol import command
 from protocol.enrolment import KIND_NAMES, MEASUREMENT_NAMES, STATEMENT_BYTES
 from protocol.limits import METER_ID_BYTES_MAX, SEQUENCE_MAX
@@ -84,8 +86,8 @@ class MetersQuery(Parameters):
     limit: int = Field(default=ITEMS_PER_PAGE_DEFAULT, ge=1, le=ITEMS_PER_PAGE_MAX)
 
 
-def meter_json(meter: store.Meter) -> dict[str, Any]:
-    """A meter as the API shows it."""
+def meter_json(meter: store.Meter, on_chain: ChainAccount | None) -> dict[str, Any]:
+    """A meter as the API shows it, with its account on the chain if it has one."""
     return {
         "meter_id": meter.meter_id,
         "shard": meter.shard,
@@ -102,6 +104,7 @@ def meter_json(meter: store.Meter) -> dict[str, Any]:
         "commands_issued": meter.command_counter,
         "broker_ready": meter.broker_ready_at is not None,
         "registered_at": iso(meter.registered_at),
+        "chain": on_chain_json(on_chain),
     }
 
 
@@ -150,9 +153,10 @@ def list_meters(query: Annotated[MetersQuery, Query()], access: CurrentAccess, c
         owners = wallets if owners is None else wallets & owners
     meters = service.list_meters(connection, owners, query.cursor, query.limit + 1)
     page = meters[: query.limit]
+    on_chain = onboarding_service.map_meter_accounts(connection, [meter.meter_id for meter in page])
     return JSONResponse(
         {
-            "meters": [meter_json(meter) for meter in page],
+            "meters": [meter_json(meter, on_chain.get(meter.meter_id)) for meter in page],
             "next_cursor": page[-1].meter_id if len(meters) > query.limit else None,
         }
     )

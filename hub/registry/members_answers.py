@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from hub.api_types import AnswerBody, Count, Moment, NextCursor
+from hub.registry.onboarding_answers import OnChainAnswer
 
 MemberType = Literal["prosumer", "consumer"]
 GivenRole = Literal["investor", "asset_manager", "operator", "auditor", "admin"]
@@ -38,6 +39,7 @@ class MemberWalletAnswer(AnswerBody):
     address: str
     public_key: str | None = Field(description="32 bytes in hexadecimal.")
     linked_at: Moment
+    chain_account: OnChainAnswer | None = Field(description="Its User on the chain; null if it is not registered.")
 
 
 class ContactAnswer(AnswerBody):

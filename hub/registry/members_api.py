@@ -34,6 +34,7 @@ from hub.dependencies import CurrentActor, OnceOnly, Transaction, refuse_query
 from hub.errors import LastAdmin, MemberNotActive, MemberNotFound, MemberNotSuspended, NotOverOneself, RoleUnchanged
 from hub.idempotency import Answer
 from hub.permissions import Permission, Role
+from hub.registry import onboarding_service
 from hub.registry import service as registry
 from hub.registry.members_answers import (
     GivenRole,
@@ -45,6 +46,7 @@ from hub.registry.members_answers import (
     MemberType,
     RolesAnswer,
 )
+from hub.registry.onboarding_api import on_chain_json
 
 PHONE_LENGTH_MAX = 32
 POSTAL_ADDRESS_LENGTH_MAX = 500
@@ -222,6 +224,7 @@ def _detail_json(connection: Connection, member_id: UUID) -> dict[str, Any]:
     known_by = members_service.list_identities(connection, member_id)
     email = next((each.value for each in known_by if each.kind == EMAIL), None)
     owners = [each.public_key for each in known_by if each.public_key is not None]
+    users = onboarding_service.map_user_accounts(connection, owners)
     return {
         **_member_json(member, members_service.given_roles_of(connection, member_id)),
         "wallets": [
@@ -230,6 +233,7 @@ def _detail_json(connection: Connection, member_id: UUID) -> dict[str, Any]:
                 "address": each.value,
                 "public_key": None if each.public_key is None else each.public_key.hex(),
                 "linked_at": iso(each.linked_at),
+                "chain_account": None if each.public_key is None else on_chain_json(users.get(each.public_key)),
             }
             for each in known_by
             if each.kind != EMAIL

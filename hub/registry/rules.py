@@ -15,6 +15,9 @@ CAPACITY_W_MAX = 10_000_000
 REGISTER_QUANTUM_WH_DEFAULT = 10
 REGISTER_QUANTUM_WH_MAX = 1_000
 
+REGISTER_QUANTUM_WH_MINTED_MAX = 10
+"""Netting registers of coarser steps gives too much surplus (100 Wh: 0.3 to 0.5 %): an operator must allow it first."""
+
 FIRST_EPOCH = 1
 
 ACTIVE = "active"

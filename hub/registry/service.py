@@ -87,6 +87,7 @@ def register_meter(
             "connection_capacity_w": capacity.connection_capacity_w,
             "register_quantum_wh": capacity.register_quantum_wh,
             "phases_netted": _phases_netted(statement),
+            "minting_allowed": may_mint_at_once(statement, capacity.register_quantum_wh),
         },
     )
     add_job(connection, CREATE_ACCOUNT, statement.meter_id, {}, now)
@@ -168,7 +169,11 @@ def set_minting_allowed(
         raise MintingUnchanged(f"{meter_id}: {'allowed' if allowed else 'not allowed'}")
     store.set_minting_allowed(connection, meter.meter_no, allowed)
     action = "meter.allow_minting" if allowed else "meter.forbid_minting"
-    detail = {"reason": reason, "phases_netted": meter.phases_netted}
+    detail = {
+        "reason": reason,
+        "phases_netted": meter.phases_netted,
+        "register_quantum_wh": meter.register_quantum_wh,
+    }
     append_audit(connection, now, actor, action, f"meter:{meter_id}", detail)
     _tell_owner(connection, meter, "meter.minting_allowed" if allowed else "meter.minting_forbidden", reason, now)
 
@@ -311,8 +316,13 @@ def _meter_row(statement: Enrolment, capacity: Capacity, now: datetime) -> dict[
         "key_epoch": statement.key_epoch,
         "registered_at": now,
         "phases_netted": _phases_netted(statement),
-        "minting_allowed": _phases_netted(statement),
+        "minting_allowed": may_mint_at_once(statement, capacity.register_quantum_wh),
     }
+
+
+def may_mint_at_once(statement: Enrolment, register_quantum_wh: int) -> bool:
+    """Whether a new meter mints before an operator has allowed it: its phases are netted, and its register is fine."""
+    return _phases_netted(statement) and register_quantum_wh <= rules.REGISTER_QUANTUM_WH_MINTED_MAX
 
 
 def _phases_netted(statement: Enrolment) -> bool:

@@ -29,6 +29,7 @@ from hub.auth.tokens import ACCESS_LIFE
 from hub.db import transaction
 from hub.notifications import service as notifications
 from hub.permissions import Role
+from tests.hub.registry.chained import Chained, with_chain
 
 SEED = 20261120
 WALLET = bytes(range(32))
@@ -54,7 +55,7 @@ NEEDS_A_PROOF = {
     "refresh", "sign_in_with_wallet", "register_with_wallet", "link_wallet", "unlink_wallet",
     "ask_for_challenge", "ask_for_link_challenge", "ask_for_proof_challenge",
     "register_with_email", "verify_email", "sign_in_with_password", "forget_password", "reset_password",
-    "change_password", "set_email", "confirm_email",
+    "change_password", "set_email", "confirm_email", "sign_registration",
 }  # fmt: skip
 """Nobody comes by a signature, a password, an address or a mailed code by chance."""
 
@@ -81,8 +82,9 @@ class Place:
                 address = f"{who.member_id}@example.org"
                 members_service.add_identity(connection, who.member_id, EMAIL, address, None, "test", now)
             notifications.notify(connection, self.admin.member_id, "meter.registered", {"meter_id": "roof"}, now)
-        self._measure(new_meter("roof", DAY))
-        spares = [new_meter(f"spare-{number}", DAY) for number in range(6)]
+        domain = server.settings.domain
+        self._measure(new_meter("roof", DAY, domain=domain))
+        spares = [new_meter(f"spare-{number}", DAY, domain=domain) for number in range(6)]
         for number, spare in enumerate(spares):
             server.register(spare)
             server.post(f"/meters/{spare.meter_id}/suspend", {"reason": "so that its seals are held"})
@@ -109,7 +111,14 @@ class Place:
             ).scalar_one()
         assert len(quarantined) == 4 * len(spares)
         members = [str(each.member_id) for each in others]
+        chain = Chained(server.engine, server.settings, now)
+        chain.show(chain.config())
+        owner = chain.with_wallet(self.admin.member_id)
+        registrations = [str(chain.ask_user(owner))]
+        chain.show(chain.user(owner.wallet))
+        on_roof = chain.meter(owner.wallet)
         self.reads = {
+            "registration_id": registrations,
             "meter_id": ["roof"],
             "key_epoch": [1],
             "sequence": [1, 2, 4],
@@ -119,6 +128,7 @@ class Place:
             "to": [iso_of(DAY + 86_400), iso_of(DAY + 2 * 86_400)],
         }
         self.changes = {
+            "registration_id": registrations,
             "meter_id": [spare.meter_id for spare in spares],
             "key_epoch": [1],
             "quarantine_id": quarantined,
@@ -130,6 +140,8 @@ class Place:
         }
         self.examples = {
             "end_session": {},
+            "request_user_registration": {"wallet": owner.address},
+            "request_meter_registration": {"meter_id": on_roof.meter_id},
             "create_endpoint": hook,
             "replay_given_up": {"since": iso_of(DAY)},
             "command_meter": {"kind": "restart"},
@@ -266,7 +278,7 @@ def _readings(document):
 @pytest.fixture
 def place(settings, engine, running_hub, new_meter) -> Iterator[Place]:
     with running_hub(
-        settings.model_copy(update={"smtp_host": "127.0.0.1", "mail_from": "hub@example.org"}), engine
+        with_chain(settings.model_copy(update={"smtp_host": "127.0.0.1", "mail_from": "hub@example.org"})), engine
     ) as server:
         yield Place(server, new_meter)
 

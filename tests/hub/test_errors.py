@@ -16,7 +16,11 @@ PAGE = (Path(__file__).parents[2] / "docs" / "errors.md").read_text(encoding="ut
 CODE = re.compile("[a-z]+(_[a-z]+)*")
 ROW = re.compile(r"^\| `(?P<code>[a-z_]+)` \| (?P<status>[0-9]{3}|–) \| (?P<title>[^|]+) \| (?P<todo>[^|]+) \|$", re.M)
 CLOSE_ROW = re.compile(r"^\| (?P<number>[0-9]{4}) \| (?P<codes>.*`.*) \|$", re.M)
-INSIDE = {"settings_invalid", "lease_lost"}
+INSIDE = {
+    *("settings_invalid", "lease_lost", "chain_away", "chain_refuses", "chain_answers_nonsense", "chain_lags"),
+    *("chain_differs", "program_not_deployed", "program_differs", "program_not_initialized", "config_differs"),
+    *("hub_key_empty", "chain_account_malformed", "chain_event_malformed", "transaction_refused"),
+}
 
 
 def _kinds(kind: type[HubError]) -> Iterator[type[HubError]]:

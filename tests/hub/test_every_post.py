@@ -17,6 +17,7 @@ from hub.idempotency import _lock_or_refuse
 from hub.permissions import OPEN_ROUTES, REPEATABLE_ROUTES, ROUTES
 from hub.web import create_app, read_hub
 from tests.hub.auth.mailing import Office, sending
+from tests.hub.registry.chained import with_chain
 from tests.hub.walking import Walk
 
 AUDITED = {
@@ -30,6 +31,8 @@ AUDITED = {
     "/meters/{meter_id}/keys": "meter.rotate_key",
     "/meters/{meter_id}/keys/{key_epoch}/revoke": "meter.revoke_key",
     "/meters/{meter_id}/backlog/release": "quarantine.released",
+    "/meters/{meter_id}/gaps/{key_epoch}/{first_sequence}/declare-lost": "gap.declare_lost",
+    "/meters/{meter_id}/minting/retry": "minting.retry",
     "/quarantine/{quarantine_id}/release": "quarantine.released",
     "/quarantine/{quarantine_id}/reject": "quarantine.rejected",
     "/members/{member_id}/roles/give": "member.give_role",
@@ -45,6 +48,9 @@ AUDITED = {
     "/me/sessions/end-others": "session.end",
     "/me/wallets": "member.link",
     "/me/wallets/unlink": "member.unlink",
+    "/me/registrations/user": "user.register_on_chain",
+    "/me/registrations/meter": "meter.register_on_chain",
+    "/me/registrations/{registration_id}/signature": "registration.sign",
     "/me/webhooks": "webhook.create",
     "/me/webhooks/{endpoint_id}/disable": "webhook.disable",
     "/me/webhooks/{endpoint_id}/enable": "webhook.enable",
@@ -79,7 +85,7 @@ POSTS = {path for method, path in ROUTES.keys() | OPEN_ROUTES.keys() if method =
 
 @pytest.fixture
 def office(settings, engine, running_hub, mail_server):
-    with running_hub(sending(settings, mail_server), engine) as server:
+    with running_hub(with_chain(sending(settings, mail_server)), engine) as server:
         yield Office(server, mail_server)
 
 

@@ -29,6 +29,9 @@ from hub.permissions import KEY_SCOPES, Permission, Role
 from hub.settings import MEMBER_SECRET_BYTES, read_secret_bytes
 from hub.web import create_app, read_hub
 
+SIGNATURE = "5" * 88
+"""Of no transaction."""
+
 WHO_MAY = """
 GET  /health                                            anybody
 GET  /ready                                             anybody
@@ -68,6 +71,11 @@ POST /me/api-keys/{key_id}/revoke                       session
 POST /me/password                                       session
 POST /me/email                                          session
 POST /me/email/verify                                   session
+POST /me/registrations/user                             session
+POST /me/registrations/meter                            session
+GET  /me/registrations                                  session
+GET  /me/registrations/{registration_id}                session
+POST /me/registrations/{registration_id}/signature      session
 
 GET  /me/notifications                                  member
 POST /me/notifications/read                             member
@@ -82,6 +90,9 @@ POST /me/webhooks/{endpoint_id}/test                    member
 GET  /me/webhooks/{endpoint_id}/deliveries              member
 POST /me/webhooks/{endpoint_id}/deliveries/{delivery_id}/replay  member
 POST /me/webhooks/{endpoint_id}/replay                  member
+GET  /me/tokens                                         member
+GET  /tokens/supply                                     member
+GET  /tokens/provenance/{signature}                     member
 GET  /live/topics                                       member
 GET  /openapi.json                                      member
 GET  /meters                                            member
@@ -94,6 +105,8 @@ GET  /meters/{meter_id}/seals/{key_epoch}/{sequence}/evidence  owner operator au
 GET  /meters/{meter_id}/gaps                            owner operator auditor admin
 GET  /meters/{meter_id}/evidence                        owner operator auditor admin
 GET  /meters/{meter_id}/keys                            owner operator auditor admin
+GET  /meters/{meter_id}/minting                         owner operator auditor admin
+GET  /meters/{meter_id}/mints                           owner operator auditor admin
 GET  /meters/{meter_id}/status                          owner operator auditor admin
 
 POST /meters                                            operator admin
@@ -104,16 +117,20 @@ POST /meters/{meter_id}/minting                         operator admin
 POST /meters/{meter_id}/broker-password                 operator admin
 POST /meters/{meter_id}/commands                        operator admin
 POST /meters/{meter_id}/keys/{key_epoch}/revoke         operator admin
+POST /meters/{meter_id}/minting/retry                   operator admin
+POST /meters/{meter_id}/gaps/{key_epoch}/{first_sequence}/declare-lost  operator admin
 POST /meters/{meter_id}/backlog/release                 operator admin
 GET  /quarantine                                        operator auditor admin
 POST /quarantine/{quarantine_id}/release                operator admin
 POST /quarantine/{quarantine_id}/reject                 operator admin
+GET  /minting                                           operator auditor admin
 GET  /fleet                                             operator auditor admin
 GET  /fleet/summary                                     operator auditor admin
 GET  /alarms                                            operator auditor admin
 
 GET  /members                                           operator auditor admin
 GET  /members/{member_id}                               operator auditor admin
+GET  /registrations                                     operator auditor admin
 POST /members/{member_id}/roles/give                    admin
 POST /members/{member_id}/roles/take                    admin
 POST /members/{member_id}/suspend                       admin
@@ -223,12 +240,15 @@ class House:
             meter_id=meter_id,
             key_epoch="1",
             sequence="1",
+            first_sequence="1",
             quarantine_id="999999",
             member_id=self.subject.member_id if method == "GET" else uuid4(),
             session_id=uuid4(),
             key_id="0" * 18,
             endpoint_id=uuid4(),
             delivery_id=uuid4(),
+            registration_id=uuid4(),
+            signature=SIGNATURE,
         )
         if method == "GET":
             return caller.client.get(path)
@@ -288,9 +308,15 @@ def _members(house) -> list[Caller]:
 def _scoped(house) -> list[Caller]:
     """An admin's keys that are good for one thing each."""
     admin = house.member(Role.ADMIN)
-    reading = frozenset(route for route, who in EXPECTED.items() if "owner" in who or route == ("GET", "/meters"))
+    reading = frozenset(
+        route
+        for route, who in EXPECTED.items()
+        if "owner" in who or route[1].startswith("/tokens") or route in {("GET", "/meters"), ("GET", "/me/tokens")}
+    )
     deciding = frozenset(
-        route for route in EXPECTED if route[0] == "POST" and ("quarantine" in route[1] or "backlog" in route[1])
+        route
+        for route in EXPECTED
+        if route[0] == "POST" and any(word in route[1] for word in ("quarantine", "backlog", "declare-lost"))
     )
     managing = frozenset(route for route in EXPECTED if route[0] == "POST" and route[1].startswith("/members"))
     return [
@@ -342,8 +368,8 @@ def _let_in(route: Route) -> set[int]:
     method, path = route
     if path.endswith("/readings"):
         return {422}  # no range is asked for
-    if path.endswith("/deliveries"):
-        return {404}  # nobody has such an endpoint
+    if path.endswith(("/deliveries", "/{signature}")):
+        return {404}  # nobody has such an endpoint, and nothing was minted
     if "meters" in EXPECTED[route]:
         return {401, 422}
     return {200} if method == "GET" else {400, 422}
@@ -351,7 +377,7 @@ def _let_in(route: Route) -> set[int]:
 
 def test_a_meter_of_somebody_else_is_as_unknown_as_one_that_is_not_there(house):
     owned = [route for route, who in EXPECTED.items() if "owner" in who]
-    assert len(owned) == 9
+    assert len(owned) == 11
     callers = [caller for caller in _members(house) if caller.may.isdisjoint({"operator", "auditor", "admin"})]
     assert len(callers) == 2 * len(PLAIN_ROLES)
     for caller in callers:

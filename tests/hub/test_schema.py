@@ -14,11 +14,17 @@ import hub.audit
 import hub.auth.api_keys_store
 import hub.auth.sessions_store
 import hub.auth.wallets_store
+import hub.chain.intents_store
+import hub.chain.lookup_tables_store
+import hub.chain.inbox_store
+import hub.chain.mirrors_store
 import hub.db
 import hub.fleet.silences_store
 import hub.fleet.store
 import hub.idempotency
 import hub.live.store
+import hub.minting.store
+import hub.notifications.alarms
 import hub.notifications.deliveries_store
 import hub.notifications.endpoints_store
 import hub.notifications.store
@@ -27,6 +33,7 @@ import hub.readings.notices_store
 import hub.readings.store
 import hub.registry.commands_store
 import hub.registry.keys_store
+import hub.registry.onboarding_store
 import hub.registry.store
 from hub.db import MONTHLY_TABLES, ensure_monthly_partitions, metadata, transaction
 from protocol.enrolment import split_enrolment

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+from uuid import UUID
 
+import base58
 import httpx
 
 from hub.api_types import iso
@@ -21,6 +24,8 @@ from hub.signatures import SigningKey
 from tests.hub.auth.mailing import BETTER, GOOD, Office, somebody
 from tests.hub.auth.signing_wallet import SigningWallet
 from tests.hub.conftest import TestMeter
+from tests.hub.minting.holding import hold_minting
+from tests.hub.registry.chained import Chained
 from tests.hub.test_keys_api import request_of, rotation_of
 
 DAY_S = 86_400
@@ -62,6 +67,7 @@ class Walk:
         self._sessions(wallet, tokens)
         self._email()
         self._notifications()
+        self._registrations()
 
     @property
     def _admin(self) -> httpx.Client:
@@ -77,7 +83,8 @@ class Walk:
         return httpx.Client(base_url=self.office.server.url, headers=headers, timeout=60)
 
     def _meter(self, meter_id: str, key: int, ago_s: int = DAY_S) -> TestMeter:
-        return TestMeter(meter_id, SigningKey(key.to_bytes(32, "big")), (int(time.time()) - ago_s) // 900 * 900)
+        start_unix_s, domain = (int(time.time()) - ago_s) // 900 * 900, self.office.server.settings.domain
+        return TestMeter(meter_id, SigningKey(key.to_bytes(32, "big")), start_unix_s, domain)
 
     def _meters(self) -> None:
         do, admin = self.do, self._admin
@@ -133,6 +140,17 @@ class Walk:
         server.register(garden)
         seal = garden.seal([(garden.valid_from_unix_s + 900, 10, 10)])
         readings.receive_posted(server.engine, strict, "garden", seal, datetime.now(UTC))
+        attic = self._meter("attic", 105)
+        server.register(attic)
+        seals = [attic.seal([(attic.valid_from_unix_s + 900 * number, 10 * number, 0)]) for number in range(1, 6)]
+        for seal in seals[::2]:
+            server.post_seal(attic, seal)
+        route, path = "/meters/{meter_id}/gaps/{key_epoch}/{first_sequence}/declare-lost", "/meters/attic/gaps/1"
+        do(route, admin, {"note": "x"}, path=f"{path}/2/declare-lost", other={"note": "y"})
+        with transaction(server.engine) as connection:
+            hold_minting(connection, "attic", datetime.now(UTC))
+        path = "/meters/attic/minting/retry"
+        do("/meters/{meter_id}/minting/retry", admin, {"reason": "x"}, path=path, other={"reason": "y"})
         path = "/meters/garden/backlog/release"
         do("/meters/{meter_id}/backlog/release", admin, {"note": "x"}, path=path, other={"note": "y"})
 
@@ -253,3 +271,28 @@ class Walk:
             since = {"since": iso((now - timedelta(hours=1)).replace(microsecond=0))}
             later = {"since": iso(now.replace(microsecond=0))}
             do(f"{template}/replay", client, since, path=f"{path}/replay", other=later)
+
+    def _registrations(self) -> None:
+        do, server = self.do, self.office.server
+        chain = Chained(server.engine, server.settings, datetime.now(UTC))
+        chain.show(chain.config())
+        ada, bo = chain.person(), chain.person()
+        with server.signed_in(ada.member_id) as client:
+            wallet = {"wallet": ada.address}
+            asked = do("/me/registrations/user", client, wallet, other={"wallet": bo.address}).json()
+            path = f"/me/registrations/{asked['registration_id']}"
+            message = chain.build(UUID(asked["registration_id"])).message
+            signed = {
+                "message": base64.b64encode(message).decode(),
+                "signature": base58.b58encode(ada.key.sign(message)).decode(),
+            }
+            do(
+                "/me/registrations/{registration_id}/signature",
+                client,
+                signed,
+                path=f"{path}/signature",
+                other=signed | {"message": "AAAA"},
+            )
+            chain.show(chain.user(ada.wallet))
+            meter = chain.meter(ada.wallet)
+            do("/me/registrations/meter", client, {"meter_id": meter.meter_id}, other={"meter_id": "another"})

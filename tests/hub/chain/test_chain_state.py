@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,8 @@ from solders.keypair import Keypair
 from hub import metrics
 from hub.chain.chain_state import ChainGate, check_chain_once, decode_program_data, energy_program, holds
 from hub.chain.rpc import Node
+from tests.hub.chain.lying import lying_node
+from tests.hub.chain.telling import meter_bytes
 
 
 def check(cluster, gate, **changes):
@@ -54,6 +57,26 @@ def test_a_node_that_is_away_closes_the_gate_and_is_still_on_our_chain(cluster):
     while check(cluster, gate):
         pass
     assert (gate.reason, gate.same_chain) == ("chain_away", True)
+
+
+def test_another_kind_of_account_at_the_configs_address_closes_the_gate_and_ends_nothing(cluster):
+    at = cluster.addresses.config()
+    with lying_node(cluster.rpc_url) as node:
+
+        def lie(method, params, result):
+            if method == "getAccountInfo" and params[0] == str(at):
+                data = meter_bytes()[:8] + bytes(at) + meter_bytes()[40:]
+                result["value"]["data"] = [base64.b64encode(data).decode(), "base64"]
+            return result
+
+        node.lie, gate = lie, ChainGate()
+
+        async def run():
+            async with Node(node.url) as asked:
+                return await check_chain_once(asked, cluster.expected, gate)
+
+        assert not asyncio.run(run())
+    assert gate.reason == "chain_account_malformed"
 
 
 def test_a_program_is_ours_only_whole_and_with_nothing_behind_it():

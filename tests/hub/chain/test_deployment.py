@@ -83,8 +83,14 @@ def test_a_program_is_upgraded_by_its_authority_alone_and_by_nobody_once_it_is_f
         await deployment.upgrade(final, program_id, energy_program())
         held = await check_program(deployer.node, program_id)
         assert held.upgrade_authority == bytes(operator.pubkey())
-        with pytest.raises(ProgramDiffers, match="room"):
-            await deployment.upgrade(deployer, program_id, energy_program() * 3)
+        larger = energy_program() + b"\1" * (deployment.ROOM_FACTOR * len(energy_program()))
+        cost = await deployment.upgrade_cost(deployer.node, program_id, larger)
+        before = await deployer.node.lamports(operator.pubkey(), "finalized")
+        await deployment.upgrade(final, program_id, larger)
+        held = await get_program_data(deployer.node, program_id)
+        assert held.content[: len(larger)] == larger and len(held.content) >= len(larger)
+        spent = before - await deployer.node.lamports(operator.pubkey(), "finalized")
+        assert cost.rent_lamports < spent <= cost.rent_lamports + cost.fee_lamports
         await deployment.set_upgrade_authority(final, program_id, stranger.pubkey())
         with pytest.raises(TransactionRefused):
             await deployment.set_upgrade_authority(deployer, program_id, None)

@@ -15,12 +15,13 @@ from solders.pubkey import Pubkey
 from sqlalchemy import Engine, text
 
 from hub.chain import inbox, inbox_store, mirrors
+from hub.chain.addresses import Addresses
 from hub.chain.events import read_logs
 from hub.chain.inbox import BATCH_EVENTS_MAX, EVENT_SET_ASIDE, Reactions, back_off_s, new_events, process_once
 from hub.chain.intents import IntentState, Plan, get_intent, plan_intent
 from hub.db import transaction
 from hub.errors import ChainDiffers
-from tests.hub.chain.telling import PROGRAM, SETTLE, event_bytes, meter_bytes, told, user_bytes
+from tests.hub.chain.telling import PROGRAM, SETTLE, config_bytes, event_bytes, meter_bytes, told, user_bytes
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 GENESIS = b"\x01" * 32
@@ -111,6 +112,32 @@ def _plan(engine, kind="mint", subject="meter:roof") -> UUID:
     with transaction(engine) as connection:
         plan_intent(connection, Plan(intent_id, kind, subject, (instruction,), 10_000), NOON)
     return intent_id
+
+
+# --- what cannot be ---------------------------------------------------------------------------------------------
+
+
+def test_an_account_at_an_address_that_is_not_its_own_is_set_aside(community, engine):
+    """Only a node that lies can tell of a second Config; believed once, nobody would know which is the true one."""
+    with transaction(engine) as connection:
+        inbox.open_cursor(connection, GENESIS, PROGRAM)
+    false_config = config_bytes()[:8] + b"\x77" * 32 + config_bytes()[40:]
+    community.tell(8, event_bytes(config_bytes()))
+    community.tell(9, event_bytes(false_config))
+    community.process_all()
+    assert community.states() == ["processed", "set_aside"]
+    assert [alarm.kind for alarm in community.alarms] == [EVENT_SET_ASIDE]
+    with transaction(engine) as connection:
+        assert mirrors.find_config(connection).address == Addresses(PROGRAM).config()
+
+
+def test_what_another_process_has_processed_meanwhile_is_not_set_aside(community, engine):
+    community.tell(9, _meter("roof", 900))
+    community.process_all()
+    with transaction(engine) as connection:
+        [event_id] = connection.execute(text("SELECT event_id FROM chain_events")).scalars()
+        assert not inbox_store.set_aside(connection, event_id, "too late", NOON)
+    assert community.states() == ["processed"]
 
 
 # --- order and repetition --------------------------------------------------------------------------------------

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.system_program import TransferParams, transfer
 
 from hub.chain import lookup_tables_store as store
+from hub.chain import mirrors
+from hub.chain.accounts import decode_account
 from hub.chain.intents import Ended
 from hub.chain.lookup_tables import (
     ADDRESSES_PER_INTENT_MAX,
@@ -25,6 +29,7 @@ from hub.db import transaction
 from hub.errors import ChainLags
 from tests.hub.chain.cluster import utc_now
 from tests.hub.chain.driving import Driver
+from tests.hub.chain.telling import address_of, meter_bytes
 
 HUB = Keypair.from_seed(b"h" * 32).pubkey()
 COMMON = tuple(Pubkey.from_bytes(bytes([number]) * 32) for number in range(1, 5))
@@ -170,3 +175,38 @@ def test_on_a_real_chain_a_table_is_made_made_longer_and_used(cluster, engine):
     long = driver.finish(driver.plan(*pay))
     assert len(long.newest.message) - len(short.newest.message) == len(wanted) * (32 - 1) - 34
     assert [driver.lamports(each) for each in wanted[::11]] == [10_000_000] * 2
+
+
+def test_a_community_may_have_more_meters_than_a_statement_has_room_for_parameters(engine):
+    wanted = pairs(0, 35_000)
+    plan(engine, wanted[:6])
+    with transaction(engine) as connection:
+        assert store.find_placed(connection, wanted) == set(wanted[:6])
+
+
+def test_only_meters_that_can_mint_and_are_in_no_table_are_looked_for(engine):
+    owners = itertools.count()
+    grid = {}
+
+    def show(meter_id, **fields):
+        grid[meter_id] = fields.setdefault("grid_account", bytes([100 + next(owners)]) * 32)
+        account = decode_account(address_of(meter_id), meter_bytes(meter_id, **fields))
+        with transaction(engine) as connection:
+            mirrors.show(connection, account, 1, 0, utc_now())
+
+    def unplaced(limit=10):
+        with transaction(engine) as connection:
+            return store.list_unplaced(connection, [1, 2], limit)
+
+    show("roof")
+    show("mill", kind=2)
+    show("battery", kind=3)
+    show("gone", state=3)
+    show("stopped", state=2)
+    expected = [address for name in ("mill", "roof") for address in (address_of(name), Pubkey(grid[name]))]
+    assert unplaced() == expected
+    assert unplaced(1) == expected[:2]
+    assert plan(engine, expected) == 2
+    assert unplaced() == []
+    show("shed", grid_account=grid["roof"])
+    assert unplaced() == [address_of("shed"), Pubkey(grid["roof"])]

@@ -152,6 +152,36 @@ def test_a_transaction_that_is_listed_and_not_told_is_waited_for_and_then_a_hole
     assert _is_true(reader)
 
 
+def test_what_was_read_before_a_node_refused_to_go_on_is_kept(reader, node):
+    """Many nodes answer so many requests in so many seconds: a long absence must not begin anew for ever."""
+    before = len(reader.events())
+    flips = [_flip(reader) for _ in range(3)]
+    node.lie = lambda asked, params, result: None if (asked, params[:1]) == (READ, flips[2:]) else result
+    with pytest.raises(ChainLags):
+        reader.watch()
+    assert [signature for signature, _ in reader.events()[before:]] == flips[:2]
+    assert reader.cursor().signature == base58.b58decode(flips[1])
+    node.lie = None
+    assert reader.read() == 1
+    assert _is_true(reader)
+
+
+def test_a_slot_that_the_chain_cannot_have_come_to_is_not_believed(reader, node):
+    """Once believed, it would be later than everything that follows, for ever."""
+    _flip(reader)
+    cursor = reader.cursor()
+    node.lie = _changed(LIST, lambda listed: [{**each, "slot": each["slot"] + 10**9} for each in listed])
+    with pytest.raises(ChainAnswersNonsense):
+        reader.watch()
+    node.lie = _changed("getProgramAccounts", lambda result: result | {"context": {"slot": 10**12}})
+    with pytest.raises(ChainAnswersNonsense):
+        reader.reconcile()
+    assert reader.cursor() == cursor
+    node.lie = None
+    reader.read()
+    assert _is_true(reader)
+
+
 def test_a_node_that_tells_a_little_late_loses_nothing(reader, node):
     signature = _flip(reader)
     node.lie = _changed(READ, lambda _: None)

@@ -103,6 +103,7 @@ NONSENSE = [
     {"context": {"slot": 1}, "value": [None, None]},
     {"context": {"slot": 1}, "value": [{"slot": 1, "err": 5, "confirmationStatus": "finalized"}]},
     {"context": {"slot": 1}, "value": [{"slot": 1, "err": None, "confirmationStatus": "perhaps"}]},
+    {"context": {"slot": 1}, "value": [{"slot": 2, "err": None, "confirmationStatus": "finalized"}]},
     {"absoluteSlot": 1},
     [{"signature": "1111", "slot": 1, "err": None}],
 ]

@@ -11,14 +11,17 @@ from hub.chain import instructions
 from hub.chain import intents_store as store
 from hub.chain.accounts import UserKind
 from hub.chain.chain_state import ChainGate
+from hub.chain.inbox import open_cursor
+from hub.chain.inbox_store import move_cursor
 from hub.chain.intents import IntentState, take_wallet_signature
 from hub.chain.messages import reference_of, transaction_of
 from hub.chain.rpc import Node
-from hub.chain.sender import LEASE, build_once, measure_intents_once, reconcile_once, send_once
+from hub.chain.sender import LEASE, OPEN_MAX, build_once, measure_intents_once, reconcile_once, send_once
 from hub.chain.sending import TRIES_MAX
 from hub.db import create_database_engine, transaction
 from hub.errors import IntentNotAwaiting, TransactionExpired, TransactionNotOurs, WalletSignatureInvalid
 from tests.hub.chain.driving import REGISTER, STEPS, Driver, lapse
+from tests.hub.chain.lying import lying_node
 
 PAYMENT = 5_000_000
 
@@ -171,8 +174,8 @@ def test_on_another_chain_nothing_is_signed_and_nothing_is_concluded(driver, new
     # the minute between two checks: the gate is still open, and it is noticed all the same before anything is concluded
     for _ in range(12):
         driver.pass_time(20)
-        driver.step(send_once)
-        driver.step(reconcile_once)
+        for step in STEPS:
+            driver.step(step)
     assert driver.state(first) == IntentState.UNKNOWN
     assert not driver.check() and driver.gate.reason == "chain_differs"
     assert not driver.step(build_once)
@@ -205,6 +208,70 @@ def test_what_the_program_refuses_in_simulation_fails_at_once_for_nobody_has_sig
     failed = driver.intent(intent_id)
     assert (failed.state, failed.error_code, failed.attempts) == (IntentState.FAILED, "already_exists", ())
     assert [(told.outcome, told.error_code) for told in driver.told] == [("failed", "already_exists")]
+
+
+def test_what_the_hub_cannot_pay_for_is_not_refused_but_waits(driver, new_wallet):
+    """The system program says so in an error of an instruction, as if the program had refused it for good."""
+    intent_id = driver.plan_payment(new_wallet().pubkey(), 10**17)
+    assert driver.step(build_once)
+    waiting = driver.intent(intent_id)
+    assert (waiting.state, waiting.attempts, waiting.setbacks) == (IntentState.PLANNED, (), 1)
+    assert driver.told == []
+
+
+def test_no_more_is_signed_than_can_be_sent_before_it_lapses(driver, new_wallet):
+    wallet = new_wallet().pubkey()
+    opened = [driver.plan_payment(wallet, PAYMENT) for _ in range(OPEN_MAX)]
+    with transaction(driver.engine) as connection:
+        connection.exec_driver_sql("UPDATE chain_intents SET state = 'open', next_at = now() + interval '1 hour'")
+    waiting = driver.plan_payment(wallet, PAYMENT)
+    assert not driver.step(build_once)
+    with transaction(driver.engine) as connection:
+        connection.exec_driver_sql("UPDATE chain_intents SET state = 'planned' WHERE intent_id = %s", (opened[0],))
+    assert driver.step(build_once)
+    assert driver.state(waiting) == IntentState.OPEN
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda result: result["value"].update(lastValidBlockHeight=2**62),
+        lambda result: result["context"].update(slot=2**62),
+        lambda result: result["context"].update(slot=1),
+    ],
+    ids=["a height that never comes", "a slot that never comes", "a slot long ago"],
+)
+def test_what_a_node_makes_up_about_a_blockhash_is_not_signed_for(cluster, engine, new_wallet, change):
+    """It could never be proven to have lapsed; or the node is so far behind that its simulation means nothing."""
+    with lying_node(cluster.rpc_url) as node:
+        driver = Driver(cluster, engine, node.url)
+        assert driver.check()
+        intent_id = driver.plan_payment(new_wallet().pubkey(), PAYMENT)
+
+        def lie(method, _params, result):
+            if method == "getLatestBlockhash":
+                change(result)
+            return result
+
+        node.lie = lie
+        driver.step(build_once)
+        waiting = driver.intent(intent_id)
+        assert (waiting.state, waiting.attempts) == (IntentState.PLANNED, ())
+        node.lie = None
+        driver.pass_time(10)
+        assert driver.step(build_once)
+        assert driver.state(intent_id) == IntentState.OPEN
+
+
+def test_a_node_that_is_behind_what_was_read_is_not_asked_whether_a_transaction_would_be_refused(driver, new_wallet):
+    wallet = new_wallet()
+    driver.cluster.register_user(wallet)
+    intent_id = register(driver, wallet)
+    with transaction(driver.engine) as connection:
+        open_cursor(connection, driver.cluster.genesis_hash, driver.cluster.program_id)
+        move_cursor(connection, driver.cluster.ask(lambda node: node.finalized()).slot + 5_000, 0, b"s" * 64, None)
+    assert driver.step(build_once)
+    assert driver.state(intent_id) == IntentState.PLANNED
 
 
 def test_what_preflight_refuses_fails_only_once_it_can_land_no_more(driver, new_wallet):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import datetime
 
 import base58
@@ -15,6 +16,7 @@ from hub import metrics
 from hub.chain import inbox_store, instructions
 from hub.chain.accounts import MeterAccount, MeterState
 from hub.chain.history import read_history
+from hub.chain.inbox import open_cursor
 from hub.chain.node_socket import listen
 from hub.chain.rpc import Node
 from hub.chain.watcher import HISTORY_HOLE, PRUNED, UNKNOWN
@@ -104,6 +106,22 @@ def test_a_history_of_many_pages_is_the_same_as_of_one(watched):
     whole, *paged = watched.ask(read)
     assert len(whole.unread) == 4 and whole.joined
     assert all(each == whole for each in paged)
+
+
+def test_a_history_too_long_for_one_reading_is_read_in_several_from_its_beginning(watched):
+    """Whoever has not read for long enough finds more than fits into memory; it must come to an end all the same."""
+    _flip(watched)
+    cluster = watched.cluster
+    with transaction(watched.engine) as connection:
+        cursor = open_cursor(connection, cluster.genesis_hash, cluster.program_id)
+    whole = watched.ask(lambda node: read_history(node, cluster.program_id, cursor))
+    oldest = watched.ask(lambda node: read_history(node, cluster.program_id, cursor, 2, 3))
+    assert whole.complete and not oldest.complete
+    assert oldest.unread == whole.unread[:3] and len(whole.unread) > 3
+    last = oldest.unread[-1]
+    at = replace(cursor, slot=last.slot, position=last.position, signature=last.signature)
+    rest = watched.ask(lambda node: read_history(node, cluster.program_id, at))
+    assert rest.complete and rest.joined and rest.unread == whole.unread[3:]
 
 
 def test_several_instructions_of_a_transaction_keep_their_order(watched):

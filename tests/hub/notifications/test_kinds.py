@@ -63,12 +63,13 @@ def test_what_a_newer_hub_wrote_can_still_be_listed():
     assert render("meter.suspended", {"meter_id": "roof"})[0] == "meter.suspended"
 
 
-def test_everything_is_on_until_it_is_turned_off_except_what_would_flood_operators():
+def test_everything_is_on_until_it_is_turned_off_except_what_would_flood_people():
     off = {
         (name, channel) for name, group in GROUPS.items() for channel in Channel if not is_enabled({}, group, channel)
     }
     assert off == {
         ("fleet", Channel.EMAIL),
+        ("tokens", Channel.EMAIL),  # each day, of each meter
         ("endpoints", Channel.WEBHOOK),
         ("email_and_password", Channel.EMAIL),
     }
