@@ -35,7 +35,7 @@ def verify_bundle(header: dict[str, Any], lines: Iterator[bytes | None]) -> bund
     while stated is not None and len(bundle.mints) < bundles.METERS_MAX:
         mint = bundles.begin_mint(stated)
         evidence, stated = _section(lines)
-        mint.last_seal = _last_message(evidence)
+        mint.first_seal, mint.last_seal = _message(evidence[1:2]), _message(evidence[-1:])
         try:
             bundles.end_mint(mint, header, verify_lines(iter(evidence), None))
         except UnreadableError as fault:
@@ -57,8 +57,8 @@ def _section(lines: Iterator[bytes | None]) -> tuple[list[bytes | None], dict[st
     return section, None
 
 
-def _last_message(evidence: Sequence[bytes | None]) -> bytes:
-    stated = read_fields(evidence[-1], SEAL_LINE) if evidence else None
+def _message(line: Sequence[bytes | None]) -> bytes:
+    stated = read_fields(line[0], SEAL_LINE) if line else None
     try:
         return b"" if stated is None else unhex(stated["message"])
     except FaultError:

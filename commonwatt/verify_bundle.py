@@ -16,6 +16,7 @@ from commonwatt.verify_keys import FaultError, check_key, check_signature, read_
 from commonwatt.verify_report import FALSE, Report, as_json
 from protocol.enrolment import Enrolment, split_enrolment
 from protocol.errors import ProtocolError
+from protocol.seal import split_message
 
 FORMAT = "commonwatt-provenance/1"
 VERIFICATION_FORMAT = "commonwatt-provenance-verification/1"
@@ -54,6 +55,8 @@ class Mint:
 
     stated: dict[str, Any]
     evidence: Report | None = None
+    first_seal: bytes = b""
+    """The first message of the evidence; behind the first mint of a key, of the seal that was presented before."""
     last_seal: bytes = b""
     """The last message of the evidence, as the meter signed it."""
     faults: list[str] = field(default_factory=list)
@@ -112,7 +115,7 @@ def end_mint(mint: Mint, header: dict[str, Any], evidence: Report) -> None:
         mint.faults.append(f"the evidence is of the community {evidence.community_id}")
     if statement.owner.hex() != stated["owner"]:
         mint.faults.append(f"the meter names {statement.owner.hex()} as its owner")
-    gained_wh = (evidence.end - evidence.start).surplus_wh
+    gained_wh = evidence.end.surplus_wh - _start_wh(mint, evidence)
     if gained_wh != stated["surplus_wh"]:
         mint.faults.append(f"the seals state {gained_wh} Wh of surplus, not {stated['surplus_wh']}")
     try:
@@ -122,6 +125,16 @@ def end_mint(mint: Mint, header: dict[str, Any], evidence: Report) -> None:
         return
     if reached.public_key != statement.public_key:
         mint.faults.append("the keys lead to another key than the one that sealed")
+
+
+def _start_wh(mint: Mint, evidence: Report) -> int:
+    """Where the surplus stood before the first seal of this mint: at the seal before, or where its key began."""
+    if mint.stated["first_sequence"] == 1:
+        return evidence.start.surplus_wh
+    try:
+        return split_message(mint.first_seal).seal.surplus_wh
+    except ProtocolError:
+        return evidence.start.surplus_wh  # the evidence's own findings say that it is no seal
 
 
 def _follow_keys(stated: dict[str, Any]) -> Enrolment:

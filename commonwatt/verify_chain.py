@@ -143,15 +143,16 @@ def _check_mint(
         return
     [settle] = settled
     minted_units = _received(settle.accounts[GRID_ACCOUNT], mint.owner, settle.accounts[GRID_MINT], transaction, meta)
-    if minted_units != mint.amount_units:
-        mint.faults.append(f"the owner received {minted_units} units, and the file says {mint.amount_units}")
+    stated_units = sum(each.amount_units for each in bundle.mints if each.owner == mint.owner)
+    if minted_units != stated_units:  # all meters of an owner fill one account
+        mint.faults.append(f"the owner received {minted_units} units, and the file says {stated_units}")
         return
     fault = _mint_fault(settle.accounts[GRID_MINT], program, bundle, call)
     if fault:
         mint.faults.append(fault)
         return
     facts.append(
-        f"presented the seal of {meter_id}, minted {grid(minted_units)} GRID to {settle.accounts[GRID_ACCOUNT]}"
+        f"presented the seal of {meter_id}, minted {grid(mint.amount_units)} GRID to {settle.accounts[GRID_ACCOUNT]}"
     )
 
 

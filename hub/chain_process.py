@@ -22,11 +22,18 @@ from solders.pubkey import Pubkey
 from sqlalchemy import Connection, Engine
 
 from hub import logs, metrics
-from hub.chain import inbox, inbox_store, lookup_tables, mirrors, reconcile, sender
-from hub.chain.accounts import MeterAccount, MeterState
+from hub.chain import inbox, inbox_store, lookup_tables, lookup_tables_store, reconcile, sender
 from hub.chain.addresses import CLOCK_SYSVAR, Addresses
-from hub.chain.chain_state import CHECK_PAUSE_S, UNUSABLE_PAUSE_S, ChainExpected, ChainGate, check_chain_once
-from hub.chain.inbox import Reactions
+from hub.chain.chain_state import (
+    CHECK_PAUSE_S,
+    UNUSABLE_PAUSE_S,
+    UNUSABLE_TOLD_AFTER_S,
+    ChainExpected,
+    ChainGate,
+    Outage,
+    check_chain_once,
+)
+from hub.chain.inbox import Reactions, Trouble
 from hub.chain.intent import Ended, Reaction
 from hub.chain.key import read_keypair
 from hub.chain.loops import repeat, run_loops, wait_for
@@ -58,6 +65,11 @@ RECONCILE_LOOK_PAUSE_S: Final = 5.0
 MEASURE_PAUSE_S: Final = 5.0
 CLOCK_PAUSE_S: Final = 60.0
 TABLES_PAUSE_S: Final = 60.0
+READING_SHARE_MAX: Final = 0.1
+"""Of the time, at most, all accounts are read: whoever cuts logs short makes the hub compare, and must not make it do
+nothing else."""
+CHAIN_UNUSABLE: Final = "chain_unusable"
+"""Kind of an alarm."""
 CLOCK_UNIX_TIMESTAMP: Final = slice(32, 40)
 """Where the chain's clock has the time of its newest block."""
 MINTED_KINDS: Final = frozenset({KIND_SOLAR, KIND_WIND})
@@ -233,9 +245,30 @@ def loops_of(chain: Chain) -> dict[str, Callable[[], Awaitable[None]]]:
 
 async def _check(chain: Chain) -> None:
     """Set the gate, every minute, and sooner while something is wrong; it raises nothing of the chain's."""
+    outage, loop = Outage(), asyncio.get_running_loop()
     while not chain.stop.is_set():
         usable = await check_chain_once(chain.node, chain.expected, chain.gate)
+        if outage.is_to_be_told(usable, loop.time()) and await asyncio.to_thread(_tell_of_outage, chain):
+            outage.set_told()
         await wait_for(chain.stop, CHECK_PAUSE_S if usable else UNUSABLE_PAUSE_S)
+
+
+def _tell_of_outage(chain: Chain) -> bool:
+    """Raise an alarm; whether the database took it."""
+    gate = chain.gate
+    why = f"For {UNUSABLE_TOLD_AFTER_S / 60:g} minutes nothing could be signed, so nothing is registered or minted."
+    trouble = Trouble(
+        CHAIN_UNUSABLE, f"{why} The reason: {gate.reason}.", {"reason": gate.reason, "error": gate.detail}
+    )
+    try:
+        with transaction(chain.engine) as connection:
+            tell_of_trouble(connection, trouble, utc_now())
+    except Exception as fault:
+        if not is_database_away(fault):
+            raise
+        log.warning("chain_database_away", error=str(fault).strip().splitlines()[0])
+        return False
+    return True
 
 
 class Comparison:
@@ -244,12 +277,14 @@ class Comparison:
     def __init__(self, chain: Chain) -> None:
         self._chain = chain
         self._due_s = 0.0
+        self._not_before_s = 0.0
 
     async def compare_once(self) -> None:
         """Compare, if it is time."""
         loop, chain = asyncio.get_running_loop(), self._chain
         cursor = await asyncio.to_thread(_find_cursor, chain.engine)
-        if loop.time() < self._due_s and (cursor is None or cursor.reconcile_because is None):
+        asked = cursor is not None and cursor.reconcile_because is not None
+        if loop.time() < (self._not_before_s if asked else self._due_s):
             return
         done = await reconcile.reconcile_once(
             chain.engine,
@@ -258,8 +293,10 @@ class Comparison:
             chain.deployment.program_id,
             tell_of_trouble,
             utc_now,
+            reactions=onboarding_reactions.ACCOUNT_REACTIONS,
         )
         self._due_s = loop.time() + RECONCILE_PAUSE_S
+        self._not_before_s = loop.time() + done.read_s / READING_SHARE_MAX
         log.info("chain_reconciled", slot=done.slot, accounts=done.accounts, repaired=done.repaired, missed=done.missed)
 
 
@@ -284,14 +321,7 @@ async def _plan_tables(chain: Chain) -> None:
 
     def plan() -> None:
         with transaction(chain.engine) as connection:
-            wanted = [
-                address
-                for mirror in mirrors.all_mirrors(connection).values()
-                if isinstance(meter := mirror.account, MeterAccount)
-                and meter.state is MeterState.ACTIVE
-                and meter.kind in MINTED_KINDS
-                for address in (meter.address, Pubkey.from_bytes(meter.grid_account))
-            ]
+            wanted = lookup_tables_store.list_unplaced(connection, MINTED_KINDS, lookup_tables.PAIRS_PER_ROUND_MAX)
             placed = lookup_tables.plan_tables_once(connection, chain.key.pubkey(), common, wanted, slot, utc_now())
         if placed:
             log.info("lookup_tables_planned", meters=placed)

@@ -10,7 +10,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -54,7 +54,7 @@ DAY_RHYTHM = Rhythm(interval_s=60, seal_interval_s=900)
 LIVE_RHYTHM = Rhythm(interval_s=5, seal_interval_s=15)
 SEALS_PER_DAY = 96
 
-MINTING = {"COMMONWATT_MINT_INTERVAL_S": "1"}
+MINTING = {"COMMONWATT_MINT_INTERVAL_S": "4"}
 SLOT_MS, FINALIZED_AFTER_SLOTS = 100, 8
 """A cluster four times as fast as real ones, on which what happened is final after a second instead of thirteen."""
 
@@ -165,10 +165,7 @@ def _play_day(community: Community, people: People, progress: Progress) -> dict[
         progress.update(steps, advance=1, description="their accounts on the broker")
         _wait_for_accounts(community, client)
         progress.remove_task(steps)
-        noon = day + DAY / 2
-        _replay(community, client, day, noon, progress)
-        tokens.wait_until_noon_is_minted()
-        _replay(community, client, noon, day + DAY, progress)
+        _live_through(community, client, tokens, day, progress)
         summary = summarise(community, client, STREET, day)
     minted, token_faults = tokens.report()
     found, faults = people.report(SEALS_PER_DAY)
@@ -236,24 +233,36 @@ def _wait_for_accounts(community: Community, client: httpx.Client) -> None:
             raise LaunchError(f"the meters have no broker accounts; see {community.log}/hub-jobs.log")
 
 
-def _replay(
-    community: Community,
-    client: httpx.Client,
-    start: datetime.datetime,
-    end: datetime.datetime,
-    progress: Progress,
+def _live_through(
+    community: Community, client: httpx.Client, tokens: Tokens, day: datetime.datetime, progress: Progress
 ) -> None:
-    """Every agent lives through these hours as fast as it can; the bar counts seals stored in the database."""
-    running = [
+    """Every agent lives through the day as fast as it can; the bar counts seals stored in the database.
+
+    The golden home stops at noon until its morning is minted.
+    """
+    noon = day + DAY / 2
+    golden, *others = STREET
+    bar = progress.add_task(f"{day:%d %B} in {len(STREET)} homes, seals stored", total=len(STREET) * SEALS_PER_DAY)
+    neighbours = _begin_replay(community, others, day, day + DAY)
+    _follow(community, client, _begin_replay(community, [golden], day, noon), progress, bar)
+    tokens.wait_until_noon_is_minted()
+    _follow(community, client, neighbours + _begin_replay(community, [golden], noon, day + DAY), progress, bar)
+
+
+def _begin_replay(
+    community: Community, homes: Sequence[Home], start: datetime.datetime, end: datetime.datetime
+) -> list[str]:
+    return [
         community.run(
             f"{home.home_id}-day",
             *("edge", "replay", "--config", _home_directory(community, home) / "agent.toml"),
             *("--from", (start + datetime.timedelta(minutes=1)).isoformat(), "--to", end.isoformat()),
         )
-        for home in STREET
+        for home in homes
     ]
-    hours = f"{start:%d %B, %H:%M} to {end - datetime.timedelta(minutes=1):%H:%M}"
-    bar = progress.add_task(f"{hours} in {len(STREET)} homes, seals stored", total=len(STREET) * SEALS_PER_DAY)
+
+
+def _follow(community: Community, client: httpx.Client, running: list[str], progress: Progress, bar: TaskID) -> None:
     deadline_s = time.monotonic() + DAY_TIMEOUT_S
     while any(community.processes[name].poll() is None for name in running):
         community.check_alive()
@@ -263,7 +272,6 @@ def _replay(
             raise LaunchError(f"the day did not end within {DAY_TIMEOUT_S:.0f} s; see {community.log}")
     for name in running:
         community.finish(name)
-    progress.remove_task(bar)
 
 
 def _live_on(community: Community, people: People, console: Console) -> None:

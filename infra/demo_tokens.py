@@ -64,7 +64,7 @@ class Tokens:
                 faults.append(f"Ada had {grid(units)} GRID {when}, instead of {grid(golden_units)}")
         if sum(int(mint["amount_units"]) for mint in mints) != golden_units:
             faults.append(f"the hub says of the mints: {mints}")
-        signatures = list(dict.fromkeys(mint["transaction_signature"] for mint in mints))
+        signatures = list(dict.fromkeys(mint["transaction_signature"] for mint in reversed(mints)))
         trails = [self._trail(number, signature) for number, signature in enumerate(signatures, 1)]
         faults += [f"the trail of a mint does not verify: {each}" for each in trails if not each["verified"]]
         found = {

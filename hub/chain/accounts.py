@@ -12,6 +12,7 @@ from typing import Final
 
 from solders.pubkey import Pubkey
 
+from hub.chain.addresses import Addresses
 from hub.errors import ChainAccountMalformed
 from protocol.errors import ProtocolError
 from protocol.topics import decode_meter_id
@@ -25,7 +26,7 @@ METER_KEY_BYTES: Final = 128
 _HEADER: Final = struct.Struct("<4sBBBB32s")
 _CONFIG: Final = struct.Struct("<8s32s32s32s32s32sQI")
 _USER: Final = struct.Struct("<32sqII")
-_METER: Final = struct.Struct("<32s32s32s32sIBxHQI4xQqQQQQQQQQq")
+_METER: Final = struct.Struct("<32s32s32s32sIBxHQI4xQqQQQQQQQQqQq")
 _METER_KEY: Final = struct.Struct("<32s32sI4xq")
 
 
@@ -83,7 +84,10 @@ class UserAccount:
 
 @dataclass(frozen=True)
 class MeterAccount:
-    """A meter: whose it is, its key, the last seal presented, and what came of it. Counters in Wh."""
+    """A meter: whose it is, its key, the last seal presented, and what came of it. Counters in Wh.
+
+    `high_…`: how far any earlier key had come; a key that begins lower gets no production out of that time again.
+    """
 
     address: Pubkey
     state: MeterState
@@ -108,6 +112,8 @@ class MeterAccount:
     base_production_wh: int
     base_surplus_wh: int
     registered_at_unix_s: int
+    high_production_wh: int
+    high_until_unix_s: int
 
 
 @dataclass(frozen=True)
@@ -146,6 +152,19 @@ def decode_account(address: Pubkey, data: bytes) -> Account:
     except (ValueError, ProtocolError) as fault:
         raise ChainAccountMalformed(f"{address}: {fault}") from fault
     raise ChainAccountMalformed(f"{address}: {len(data)} bytes of {tag!r}")
+
+
+def address_of(account: Account, at: Addresses) -> Pubkey:
+    """Where an account that holds this must lie, in this deployment."""
+    match account:
+        case ConfigAccount():
+            return at.config()
+        case UserAccount(wallet=wallet):
+            return at.user(wallet)
+        case MeterAccount(meter_id=meter_id):
+            return at.meter(meter_id)
+        case MeterKeyAccount(key=key):
+            return at.meter_key(key)
 
 
 def _decode_config(address: Pubkey, state: int, decimals: int, data: bytes) -> ConfigAccount:

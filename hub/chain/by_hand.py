@@ -21,7 +21,9 @@ from hub.errors import ChainAway, ChainLags, ChainRefuses, TransactionExpired, T
 FEE_LAMPORTS: Final = 5_000
 """Of a signature; each Ed25519 signature that a transaction has verified costs as much."""
 COMPUTE_UNITS: Final = 200_000
-POLL_PAUSE_S: Final = 0.4
+POLL_PAUSE_FIRST_S: Final = 0.1
+POLL_PAUSE_MAX_S: Final = 0.8
+"""Twice as long each time: a quick cluster is not waited for, and a busy node is not pestered."""
 RESEND_PAUSE_S: Final = 2.0
 _LEVELS: Final[Sequence[Level]] = ("processed", "confirmed", "finalized")
 
@@ -43,7 +45,7 @@ async def carry_out(
     by_key = {keypair.pubkey(): keypair for keypair in signers}
     signatures = [bytes(by_key[key].sign_message(message)) for key in signers_of(message)]
     wire = transaction_of(message, signatures)
-    sent_at_s = None
+    sent_at_s, pause_s = None, POLL_PAUSE_FIRST_S
     while True:
         finalized = await node.finalized()
         status = (await node.statuses([signatures[0]])).found[0]
@@ -56,7 +58,8 @@ async def carry_out(
         if status is None and (sent_at_s is None or time.monotonic() - sent_at_s >= RESEND_PAUSE_S):
             sent_at_s = time.monotonic()
             await _send(node, message, wire)
-        await asyncio.sleep(POLL_PAUSE_S)
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, POLL_PAUSE_MAX_S)
 
 
 async def _send(node: Node, message: bytes, wire: bytes) -> None:

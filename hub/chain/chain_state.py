@@ -19,6 +19,7 @@ from hub.chain.addresses import LOADER_PROGRAM, Addresses
 from hub.chain.rpc import Node
 from hub.chain.rpc_answers import Level
 from hub.errors import (
+    ChainAccountMalformed,
     ChainDiffers,
     ConfigDiffers,
     HubError,
@@ -33,6 +34,8 @@ UNUSABLE_PAUSE_S: Final = 5
 """While something is wrong, it is looked at more often: whoever mends it waits."""
 KEY_LAMPORTS_MIN: Final = 10_000_000
 """0.01 SOL: what one registration of a member and a meter takes, with the fees."""
+UNUSABLE_TOLD_AFTER_S: Final = 300.0
+"""A node that is away for less is nobody's night."""
 USABLE: Final = "usable"
 NOT_CHECKED: Final = "not_checked"
 
@@ -90,6 +93,27 @@ class ChainGate:
         return self.reason == USABLE
 
 
+class Outage:
+    """For how long nothing may be signed, and whether operators know."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+        self._told = False
+
+    def is_to_be_told(self, usable: bool, now_s: float) -> bool:
+        """Whether it has gone on for so long that operators must hear of it: once, until it is over."""
+        if usable:
+            self._since_s, self._told = None, False
+            return False
+        if self._since_s is None:
+            self._since_s = now_s
+        return not self._told and now_s - self._since_s >= UNUSABLE_TOLD_AFTER_S
+
+    def set_told(self) -> None:
+        """They know."""
+        self._told = True
+
+
 @cache
 def energy_program() -> bytes:
     """The program as this release brings it, an ELF file."""
@@ -135,7 +159,8 @@ async def get_config(node: Node, program_id: Pubkey, level: Level = "finalized")
     if account is None or account.owner != bytes(program_id):
         raise ProgramNotInitialized(str(program_id))
     config = decode_account(at, account.data)
-    assert isinstance(config, ConfigAccount), "another account cannot have its address"
+    if not isinstance(config, ConfigAccount):  # only a node that lies says so
+        raise ChainAccountMalformed(f"{at}: not a Config")
     return config
 
 

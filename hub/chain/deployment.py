@@ -34,7 +34,7 @@ from hub.chain.token_2022 import MINT_BYTES, TokenName, initialize_grid_mint, mi
 from hub.errors import ProgramDiffers, ProgramNotDeployed, ProgramNotInitialized, SettingsInvalid
 
 ROOM_FACTOR: Final = 2
-"""A program gets room for one twice its size: an upgrade cannot make it larger."""
+"""A program gets room for one twice its size, so that an upgrade seldom has to make room first."""
 PIECES_AT_ONCE: Final = 8
 
 Say = Callable[[str], None]
@@ -90,11 +90,23 @@ async def deployment_cost(node: Node, program: bytes) -> Cost:
     return Cost(kept, FEE_LAMPORTS * (2 * pieces + 5), lent)
 
 
-async def upgrade_cost(node: Node, program: bytes) -> Cost:
-    """Of `upgrade`: the buffer is lent, the room is there."""
+async def upgrade_cost(node: Node, program_id: Pubkey, program: bytes) -> Cost:
+    """Of `upgrade`: the buffer is lent, room that is not there is kept. Raises ProgramNotDeployed."""
+    room_bytes = len((await get_program_data(node, program_id)).content)
+    more_bytes = room_missing_bytes(room_bytes, program)
+    kept = 0
+    if more_bytes:
+        kept = await node.rent_lamports(PROGRAM_DATA_HEADER_BYTES + room_bytes + more_bytes)
+        kept -= await node.rent_lamports(PROGRAM_DATA_HEADER_BYTES + room_bytes)
     lent = await node.rent_lamports(loader.BUFFER_HEADER_BYTES + len(program))
     pieces = -(-len(program) // loader.PIECE_BYTES)
-    return Cost(0, FEE_LAMPORTS * (2 * pieces + 5), lent)
+    return Cost(kept, FEE_LAMPORTS * (2 * pieces + 6), lent)
+
+
+def room_missing_bytes(room_bytes: int, program: bytes) -> int:
+    """By how much a program's room is to be made larger for this one; 0 if it fits."""
+    missing_bytes = len(program) - room_bytes
+    return 0 if missing_bytes <= 0 else max(missing_bytes, loader.EXTENSION_BYTES_MIN)
 
 
 async def deploy(deployer: Deployer, program_key: Keypair, program: bytes) -> None:
@@ -124,9 +136,9 @@ async def deploy(deployer: Deployer, program_key: Keypair, program: bytes) -> No
 
 
 async def upgrade(deployer: Deployer, program_id: Pubkey, program: bytes) -> None:
-    """Put this program in the place of the present one. Again: nothing happens.
+    """Put this program in the place of the present one, with more room if it needs that. Again: nothing happens.
 
-    Raises ProgramNotDeployed, ProgramDiffers if it does not fit or nobody may upgrade, and as `deploy`.
+    Raises ProgramNotDeployed, ProgramDiffers if this key may not upgrade it, and as `deploy`.
     """
     node = deployer.node
     present = await get_program_data(node, program_id)
@@ -135,8 +147,10 @@ async def upgrade(deployer: Deployer, program_id: Pubkey, program: bytes) -> Non
         return
     if present.upgrade_authority != bytes(deployer.authority.pubkey()):
         raise ProgramDiffers("this key may not upgrade it")
-    if len(present.content) < len(program):
-        raise ProgramDiffers(f"it has room for {len(present.content)} bytes, and the new one has {len(program)}")
+    if more_bytes := room_missing_bytes(len(present.content), program):
+        deployer.say(f"Making room for {more_bytes} bytes more.")
+        extension = loader.extend(program_id, deployer.payer.pubkey(), more_bytes)
+        await carry_out(node, [extension], [deployer.payer], deployer.level)
     buffer = await _fill_buffer(deployer, program)
     step = loader.upgrade(program_id, buffer, deployer.authority.pubkey(), deployer.payer.pubkey())
     deployer.say(f"Upgrading the program {program_id}.")

@@ -28,6 +28,9 @@ NO_BUSINESS_ID: Final = bytes(16)
 EVENT_BYTES_MAX: Final = 1_024
 """More than any account with its header has; longer lines are of no version that we know."""
 
+LOG_LINES_MAX: Final = 10_000
+"""The runtime keeps 10,000 bytes of a transaction's logs; what has more lines was made up."""
+
 _ADDRESS_AT: Final = 8
 _INVOKE = re.compile(r"Program (?P<program>[1-9A-HJ-NP-Za-km-z]{32,44}) invoke \[(?P<depth>[1-9][0-9]?)\]")
 _SUCCESS = re.compile(r"Program (?P<program>[1-9A-HJ-NP-Za-km-z]{32,44}) success")
@@ -71,7 +74,7 @@ def read_logs(logs: Sequence[str], program_id: Pubkey) -> Printed:
     ours = str(program_id)
     outermost: list[bytes] = []
     stack: list[_Call] = []
-    for line in logs:
+    for line in logs[:LOG_LINES_MAX]:
         if line == _TRUNCATED:
             return _cut_short(outermost, stack)
         if (called := _INVOKE.fullmatch(line)) is not None:
@@ -86,7 +89,7 @@ def read_logs(logs: Sequence[str], program_id: Pubkey) -> Printed:
                 (stack[-1].printed if stack else outermost).extend(done.printed)
         elif line.startswith(_DATA) and stack and stack[-1].program == ours:
             stack[-1].printed.append(_payload(line.removeprefix(_DATA)))
-    if stack:
+    if stack or len(logs) > LOG_LINES_MAX:
         return _cut_short(outermost, stack)
     return Printed(tuple(outermost), complete=True)
 

@@ -7,6 +7,8 @@ answer proves nothing: a node that lags, has forgotten, or is on another chain g
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,8 +19,11 @@ from hub.chain.rpc import SIGNATURES_MAX, Node
 from hub.chain.rpc_answers import SignatureOfAddress
 from hub.errors import ChainAnswersNonsense
 
-TRANSACTIONS_AT_ONCE_MAX: Final = 1_000_000
-"""Of one reading; a node that goes on and on is not believed."""
+TRANSACTIONS_AT_ONCE_MAX: Final = 50_000
+"""Kept of one reading, the oldest; what is newer is paged through again by the next. So memory has a bound, and the
+longest absence an end."""
+TRANSACTIONS_LISTED_MAX: Final = 20_000_000
+"""A node that goes on and on is not believed."""
 
 
 @dataclass(frozen=True)
@@ -33,42 +38,58 @@ class Unread:
 
 @dataclass(frozen=True)
 class History:
-    """What is unread, the oldest first. Not `joined`: there may be more between the cursor and the first of them."""
+    """What is unread, the oldest first. Not `joined`: there may be more between the cursor and the first of them. Not
+    `complete`: there is more behind the last of them."""
 
     unread: tuple[Unread, ...]
     joined: bool
+    complete: bool = True
 
 
-async def read_history(node: Node, program_id: Pubkey, cursor: Cursor, page_max: int = SIGNATURES_MAX) -> History:
+async def read_history(
+    node: Node,
+    program_id: Pubkey,
+    cursor: Cursor,
+    page_max: int = SIGNATURES_MAX,
+    kept_max: int = TRANSACTIONS_AT_ONCE_MAX,
+) -> History:
     """Page back to the cursor. Raises ChainAway, ChainRefuses, ChainAnswersNonsense.
 
     While no transaction was read, the history begins where the node's does, and counts as joined: comparing the
     accounts is what makes up for what the node has forgotten.
     """
-    newest_first: list[SignatureOfAddress] = []
-    seen: set[bytes] = set()
+    newest_first: deque[SignatureOfAddress] = deque(maxlen=kept_max)
+    listed = 0
+    of_slot: set[bytes] = set()
     before: bytes | None = None
+
+    def history(joined: bool) -> History:
+        return History(number(newest_first, cursor), joined, complete=listed <= kept_max)
+
     while True:
         page = await node.signatures_of(program_id, before, cursor.previous_signature, page_max)
         for each in page:
             if each.signature == cursor.signature:
                 if each.slot != cursor.slot:
                     raise ChainAnswersNonsense(f"a transaction of slot {cursor.slot} is now of slot {each.slot}")
-                return History(number(newest_first, cursor), joined=True)
+                return history(joined=True)
             if each.slot < cursor.slot:  # the node does not know the cursor's transaction, and went past it
-                return History(number(newest_first, cursor), joined=cursor.signature is None)
-            if each.signature in seen or (newest_first and each.slot > newest_first[-1].slot):
+                return history(joined=cursor.signature is None)
+            if newest_first and each.slot != newest_first[-1].slot:
+                of_slot.clear()
+            if each.signature in of_slot or (newest_first and each.slot > newest_first[-1].slot):
                 raise ChainAnswersNonsense("getSignaturesForAddress: not from the newest to the oldest")
-            seen.add(each.signature)
+            of_slot.add(each.signature)
             newest_first.append(each)
+            listed += 1
         if not page:
-            return History(number(newest_first, cursor), joined=cursor.signature is None)
-        if len(newest_first) > TRANSACTIONS_AT_ONCE_MAX:
+            return history(joined=cursor.signature is None)
+        if listed > TRANSACTIONS_LISTED_MAX:
             raise ChainAnswersNonsense("getSignaturesForAddress: it does not end")
         before = page[-1].signature
 
 
-def number(newest_first: list[SignatureOfAddress], cursor: Cursor) -> tuple[Unread, ...]:
+def number(newest_first: Sequence[SignatureOfAddress], cursor: Cursor) -> tuple[Unread, ...]:
     """The same, the oldest first, each with its place in its slot, going on from the cursor's. Pure."""
     unread: list[Unread] = []
     slot, position = cursor.slot, cursor.position if cursor.signature is not None else -1

@@ -18,6 +18,8 @@ from sqlalchemy import Connection, Engine
 
 from hub import logs, metrics
 from hub.chain import inbox_store, mirrors
+from hub.chain.accounts import address_of
+from hub.chain.addresses import Addresses
 from hub.chain.events import Printed, ProgramEvent, decode_event
 from hub.chain.inbox_store import Cursor, InboxEvent, NewEvent
 from hub.chain.intent import Reaction
@@ -135,8 +137,9 @@ def _process_batch(engine: Engine, reactions: Reactions, now: datetime) -> int:
         if connection is None:
             return 0
         batch = inbox_store.list_waiting(connection, BATCH_EVENTS_MAX)
+        at = _addresses(connection)
         for row in batch:
-            _process(connection, row, reactions, now)
+            _process(connection, row, at, reactions, now)
         if batch:
             inbox_store.mark_processed(connection, [row.event_id for row in batch], now)
     metrics.CHAIN_EVENTS_PROCESSED.labels("processed").inc(len(batch))
@@ -158,7 +161,7 @@ def _process_alone(engine: Engine, row: InboxEvent, reactions: Reactions, alarm:
         with _turn(engine) as connection:
             if connection is None or not inbox_store.is_unprocessed_for_update(connection, row.event_id):
                 return 0
-            _process(connection, row, reactions, now)
+            _process(connection, row, _addresses(connection), reactions, now)
             inbox_store.mark_processed(connection, [row.event_id], now)
     except Exception as fault:
         if is_database_away(fault):
@@ -169,8 +172,18 @@ def _process_alone(engine: Engine, row: InboxEvent, reactions: Reactions, alarm:
     return 1
 
 
-def _process(connection: Connection, row: InboxEvent, reactions: Reactions, now: datetime) -> None:
+def _addresses(connection: Connection) -> Addresses | None:
+    """Of the program that is read; None before anything was."""
+    cursor = inbox_store.find_cursor(connection)
+    return None if cursor is None else Addresses(Pubkey.from_bytes(cursor.program_id))
+
+
+def _process(
+    connection: Connection, row: InboxEvent, at: Addresses | None, reactions: Reactions, now: datetime
+) -> None:
     event = decode_event(row.payload)
+    if at is not None and event.account.address != address_of(event.account, at):
+        raise ChainEventMalformed(f"{event.account.address} is not where this {type(event.account).__name__} lies")
     signature = str(Signature.from_bytes(row.signature))
     stored = StoredEvent(signature, row.event_no, row.slot, row.position, row.block_time_unix_s, event)
     before = mirrors.find_before(connection, event.account)
@@ -188,7 +201,8 @@ def _set_aside(engine: Engine, row: InboxEvent, fault: Exception, alarm: Alarm, 
     log.error("chain_event_set_aside", signature=signature, event_no=row.event_no, error=error, exc_info=fault)
     metrics.CHAIN_EVENTS_PROCESSED.labels("set_aside").inc()
     with transaction(engine) as connection:
-        inbox_store.set_aside(connection, row.event_id, error, now + timedelta(seconds=back_off_s(row.attempts + 1)))
-        if row.state != inbox_store.SET_ASIDE:  # the first time; it may be tried for days
+        next_try_at = now + timedelta(seconds=back_off_s(row.attempts + 1))
+        still = inbox_store.set_aside(connection, row.event_id, error, next_try_at)
+        if still and row.state != inbox_store.SET_ASIDE:  # the first time; it may be tried for days
             detail = {"signature": signature, "event_no": row.event_no, "error": error}
             alarm(connection, Trouble(EVENT_SET_ASIDE, "What the program told cannot be processed.", detail), now)

@@ -275,13 +275,14 @@ def mark_processed(connection: Connection, event_ids: Collection[int], now: date
     )
 
 
-def set_aside(connection: Connection, event_id: int, error: str, next_try_at: datetime) -> None:
-    """This one cannot be processed now."""
-    connection.execute(
+def set_aside(connection: Connection, event_id: int, error: str, next_try_at: datetime) -> bool:
+    """This one cannot be processed now. False if another process has done it meanwhile."""
+    updated = connection.execute(
         chain_events.update()
-        .where(chain_events.c.event_id == event_id)
+        .where(chain_events.c.event_id == event_id, chain_events.c.state != PROCESSED)
         .values(state=SET_ASIDE, attempts=chain_events.c.attempts + 1, last_error=error, next_try_at=next_try_at)
     )
+    return updated.rowcount == 1
 
 
 def count_unprocessed(connection: Connection) -> dict[str, int]:

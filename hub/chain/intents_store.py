@@ -251,6 +251,13 @@ def find_intent_id_of(connection: Connection, signature: bytes) -> UUID | None:
     return connection.execute(query).scalar_one_or_none()
 
 
+def has_open(connection: Connection, count: int) -> bool:
+    """Whether so many intents are being sent."""
+    is_open = chain_intents.c.state == IntentState.OPEN.value
+    some = select(chain_intents.c.intent_id).where(_UNENDED, is_open).limit(count).subquery()
+    return connection.execute(select(func.count()).select_from(some)).scalar_one() >= count
+
+
 def list_backlogs(connection: Connection) -> list[Backlog]:
     """How many intents of each kind and state have not ended, and since when the oldest is there."""
     rows = connection.execute(

@@ -17,8 +17,10 @@ BUFFER_TAG: Final = 1
 BUFFER_HEADER_BYTES: Final = 37
 PIECE_BYTES: Final = 900
 """With its signature and addresses this fits into a transaction."""
+EXTENSION_BYTES_MIN: Final = 10_240
+"""Newer clusters make no program larger by less."""
 
-_INITIALIZE_BUFFER, _WRITE, _DEPLOY, _UPGRADE, _SET_AUTHORITY, _CLOSE = range(6)
+_INITIALIZE_BUFFER, _WRITE, _DEPLOY, _UPGRADE, _SET_AUTHORITY, _CLOSE, _EXTEND = range(7)
 
 
 def create_buffer(
@@ -74,6 +76,17 @@ def upgrade(program_id: Pubkey, buffer: Pubkey, authority: Pubkey, refund_to: Pu
         _signer(authority),
     ]
     return Instruction(LOADER_PROGRAM, struct.pack("<I", _UPGRADE), accounts)
+
+
+def extend(program_id: Pubkey, payer: Pubkey, more_bytes: int) -> Instruction:
+    """Give the program so much more room, which `payer` pays for. In this slot it can be upgraded no more."""
+    accounts = [
+        _writable(Addresses(program_id).program_data()),
+        _writable(program_id),
+        _read(SYSTEM_PROGRAM),
+        AccountMeta(payer, True, True),
+    ]
+    return Instruction(LOADER_PROGRAM, struct.pack("<II", _EXTEND, more_bytes), accounts)
 
 
 def set_upgrade_authority(program_id: Pubkey, authority: Pubkey, new_authority: Pubkey | None) -> Instruction:

@@ -36,6 +36,8 @@ ADDRESSES_PER_INTENT_MAX: Final = 20
 """With the making of the table in the same transaction, this is what fits."""
 TABLES_WRITTEN_MAX: Final = 4
 """So many tables are written to at the same time."""
+PAIRS_PER_ROUND_MAX: Final = TABLES_WRITTEN_MAX * ADDRESSES_PER_INTENT_MAX // 2
+"""No more can be placed in one round."""
 COMPUTE_UNITS: Final = 50_000
 _INTENTS: Final = UUID("6f8e3c0e-7a53-4a0b-9d52-3a4c2ab2f3d1")
 

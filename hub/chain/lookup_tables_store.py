@@ -9,6 +9,7 @@ from uuid import UUID
 
 from solders.pubkey import Pubkey
 from sqlalchemy import (
+    ARRAY,
     TIMESTAMP,
     BigInteger,
     Column,
@@ -21,10 +22,12 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     func,
+    literal,
     select,
     text,
 )
 
+from hub.chain.accounts import MeterState
 from hub.db import metadata
 
 chain_lookup_tables = Table(
@@ -153,8 +156,27 @@ def count_being_written(connection: Connection) -> int:
 def find_placed(connection: Connection, addresses: Collection[Pubkey]) -> set[Pubkey]:
     """Those of these addresses that are in some table, or on their way into one."""
     columns = chain_lookup_addresses.c
-    query = select(columns.address).where(columns.address.in_([bytes(each) for each in addresses])).distinct()
+    wanted = literal([bytes(each) for each in addresses], ARRAY(LargeBinary))  # one parameter, however many they are
+    query = select(columns.address).where(columns.address == func.any(wanted)).distinct()
     return {Pubkey.from_bytes(bytes(row.address)) for row in connection.execute(query)}
+
+
+_UNPLACED = text(
+    """
+    SELECT m.address, m.grid_account FROM chain_meters AS m
+    WHERE m.state = :active AND m.kind = ANY(:kinds) AND NOT (
+        EXISTS (SELECT FROM chain_lookup_addresses AS a WHERE a.address = m.address)
+        AND EXISTS (SELECT FROM chain_lookup_addresses AS a WHERE a.address = m.grid_account))
+    ORDER BY m.meter_id LIMIT :limit
+    """
+)
+
+
+def list_unplaced(connection: Connection, kinds: Collection[int], limit: int) -> list[Pubkey]:
+    """Of so many active meters of these kinds that are in no table: Meter, its owner's GRID account, in pairs."""
+    values = {"active": MeterState.ACTIVE.value, "kinds": sorted(kinds), "limit": limit}
+    rows = connection.execute(_UNPLACED, values).all()
+    return [Pubkey.from_bytes(bytes(address)) for row in rows for address in row]
 
 
 def list_addresses(connection: Connection, table: Pubkey) -> set[Pubkey]:

@@ -108,6 +108,8 @@ chain_meters = Table(
     Column("base_production_wh", _U64, nullable=False),
     Column("base_surplus_wh", _U64, nullable=False),
     Column("registered_at_unix_s", BigInteger, nullable=False),
+    Column("high_production_wh", _U64, nullable=False),
+    Column("high_until_unix_s", BigInteger, nullable=False),
     *_when(),
     PrimaryKeyConstraint("address", name="chain_meters_pk"),
     UniqueConstraint("meter_id"),

@@ -92,7 +92,7 @@ def upgrade(
     async def act(node: Node) -> None:
         payer = read_keypair(keypair)
         await _check_chain(node, genesis_hash_hex)
-        cost = await deployment.upgrade_cost(node, energy_program())
+        cost = await deployment.upgrade_cost(node, _key(program_id), energy_program())
         await _agree(node, f"upgrade the program {_key(program_id)}", payer, cost, yes)
         await deployment.upgrade(Deployer(node, payer, payer, typer.echo), _key(program_id), energy_program())
         typer.echo("The program is this release's.")

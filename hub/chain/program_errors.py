@@ -81,6 +81,10 @@ ED25519_ERRORS: Final[Mapping[int, str]] = {
 }
 """Numbers of the chain's own verifier of Ed25519 signatures."""
 
+LAMPORTS_MISSING: Final = 1
+"""Number of the system program's error; no refusal of the energy program's or of the verifier's has it."""
+assert LAMPORTS_MISSING not in PROGRAM_ERRORS and LAMPORTS_MISSING not in ED25519_ERRORS
+
 
 def program_error_name(number: int) -> str:
     """The name of a custom error; one that is not ours (a Token-2022 or System error passed on) keeps its number."""
@@ -104,8 +108,18 @@ class TransactionFault:
 
     @property
     def by_program(self) -> bool:
-        """Whether a program refused: it will again. All else (a blockhash, the fee, locks) may pass."""
+        """Whether a program refused. All else (a blockhash, the fee, locks) may pass."""
         return self.instruction_no is not None
+
+    @property
+    def for_want_of_lamports(self) -> bool:
+        """Whether the payer could not pay for an account: the system program says so, also from within other calls."""
+        return self.by_program and self.number == LAMPORTS_MISSING
+
+    @property
+    def for_good(self) -> bool:
+        """Whether a program refused, and will again."""
+        return self.by_program and not self.for_want_of_lamports
 
     def code(self, programs: Sequence[Pubkey]) -> str:
         """A word for it. `programs` are those of the transaction's instructions, in their order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -18,14 +18,15 @@ from sqlalchemy import Connection, Engine
 
 from hub import logs, metrics
 from hub.chain import inbox_store, mirrors, mirrors_store
-from hub.chain.accounts import ConfigAccount, MeterKeyAccount, decode_account
+from hub.chain.accounts import ConfigAccount, MeterKeyAccount, address_of, decode_account
+from hub.chain.addresses import Addresses
 from hub.chain.inbox import Alarm, Trouble, open_cursor
 from hub.chain.inbox_store import Cursor
 from hub.chain.mirrors import Mirror, MirroredAccount
-from hub.chain.rpc import Node
+from hub.chain.rpc import BLOCKS_AHEAD_MAX, Node
 from hub.chain.token_2022 import decode_mint
 from hub.db import transaction
-from hub.errors import ChainAccountMalformed, ChainDiffers
+from hub.errors import ChainAccountMalformed, ChainAnswersNonsense, ChainDiffers
 
 CATCH_UP_TIMEOUT_S: Final = 30.0
 """For so long the inbox may take to come to the slot of the comparison; after that it counts as behind."""
@@ -43,6 +44,10 @@ BEHIND: Final = "behind"
 
 Clock = Callable[[], datetime]
 
+AccountReaction = Callable[[Connection, MirroredAccount, int, datetime], None]
+"""What a domain does about an account that differed, as it was found at a slot: perhaps no event ever tells of it.
+Harmless to repeat, and if an event does after all."""
+
 log = logs.get_logger()
 
 
@@ -57,12 +62,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Compared:
-    """What came of a comparison. `missed`: of so many repaired mirrors no event is to come."""
+    """What came of a comparison. `missed`: of so many repaired mirrors no event is to come. `read_s`: so long the node
+    took to tell of all accounts."""
 
     slot: int
     accounts: int
     repaired: int
     missed: int
+    read_s: float = 0.0
 
 
 async def reconcile_once(
@@ -73,6 +80,7 @@ async def reconcile_once(
     alarm: Alarm,
     clock: Clock,
     catch_up_timeout_s: float = CATCH_UP_TIMEOUT_S,
+    reactions: Sequence[AccountReaction] = (),
 ) -> Compared:
     """Compare all accounts at finalized with the mirrors, and repair those that differ and show nothing later.
 
@@ -81,12 +89,19 @@ async def reconcile_once(
     if await node.genesis_hash() != genesis_hash:
         raise ChainDiffers("nothing is compared")
     before = await asyncio.to_thread(_read_cursor, engine, genesis_hash, program_id)
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
     slot, listed = await node.program_accounts(program_id)
-    found = decode_all(slot, {each.pubkey: each.account.data for each in listed})
+    read_s = loop.time() - begun_s
+    finalized = await node.finalized()
+    if slot > finalized.slot + BLOCKS_AHEAD_MAX:
+        raise ChainAnswersNonsense(f"accounts as of slot {slot}, and slot {finalized.slot} is finalized")
+    found = decode_all(slot, {each.pubkey: each.account.data for each in listed}, Addresses(program_id))
     config = next((each for each in found.accounts.values() if isinstance(each, ConfigAccount)), None)
     supply = None if config is None else await _read_supply(node, config.grid_mint)
     await _await_inbox(engine, slot, catch_up_timeout_s)
-    return await asyncio.to_thread(_compare, engine, found, supply, before, alarm, clock())
+    compared = await asyncio.to_thread(_compare, engine, found, supply, before, alarm, reactions, clock())
+    return dataclasses.replace(compared, read_s=read_s)
 
 
 async def _read_supply(node: Node, mint: bytes) -> tuple[bytes, int, int]:
@@ -96,14 +111,17 @@ async def _read_supply(node: Node, mint: bytes) -> tuple[bytes, int, int]:
     return mint, slot, decode_mint(address, b"" if account is None else account.data).supply_units
 
 
-def decode_all(slot: int, listed: Mapping[Pubkey, bytes]) -> Found:
-    """What these bytes hold, by address. Pure."""
+def decode_all(slot: int, listed: Mapping[Pubkey, bytes], at: Addresses) -> Found:
+    """What these bytes hold, by address; what does not lie where it must is malformed. Pure."""
     accounts: dict[Pubkey, MirroredAccount] = {}
     malformed = []
     for address, data in listed.items():
         try:
             account = decode_account(address, data)
         except ChainAccountMalformed:
+            malformed.append(address)
+            continue
+        if address_of(account, at) != address:
             malformed.append(address)
             continue
         if not isinstance(account, MeterKeyAccount):
@@ -146,6 +164,7 @@ def _compare(
     supply: tuple[bytes, int, int] | None,
     before: Cursor,
     alarm: Alarm,
+    reactions: Sequence[AccountReaction],
     now: datetime,
 ) -> Compared:
     with transaction(engine) as connection:
@@ -159,6 +178,8 @@ def _compare(
             if not mirrors.show(connection, account, found.slot, BEHIND_ALL_OF_ITS_SLOT, now):
                 continue
             repaired.append(account)
+            for reaction in reactions:
+                reaction(connection, account, found.slot, now)
             if told_all and bytes(account.address) not in coming:
                 missed.append(account)
         if supply is not None:

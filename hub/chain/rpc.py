@@ -47,6 +47,9 @@ ACCOUNTS_MAX: Final = 100
 SIGNATURES_MAX: Final = 1_000
 """What a node answers at most at once, by its own rules."""
 REASON_LENGTH_MAX: Final = 300
+BLOCKS_AHEAD_MAX: Final = 20_000
+"""So far ahead of what is finalized a slot or a block height may be: some hours without finality. What is further is
+made up, and would, once believed, be later than everything that follows."""
 
 PREFLIGHT_REFUSED: Final = -32002
 MIN_CONTEXT_SLOT_NOT_REACHED: Final = -32016
@@ -164,7 +167,10 @@ class Node:
         )
         if len(answer.value) != len(signatures):
             raise ChainAnswersNonsense(f"getSignatureStatuses: {len(answer.value)} answers to {len(signatures)}")
-        return Statuses(answer.context.slot, tuple(_status(each) for each in answer.value))
+        slot = answer.context.slot
+        if any(each is not None and each.slot > slot for each in answer.value):
+            raise ChainAnswersNonsense(f"getSignatureStatuses: of a later slot than {slot}, which it answers for")
+        return Statuses(slot, tuple(_status(each) for each in answer.value))
 
     async def lamports(self, address: Pubkey, level: Level = "confirmed") -> int:
         """The balance of an account; 0 if there is none."""
@@ -296,5 +302,6 @@ def _fault(method: str, err: object) -> TransactionFault | None:
 def _status(answer: SignatureStatus | None) -> Status | None:
     if answer is None:
         return None
-    level = answer.level or "finalized"  # nodes leave it out of what they dug out of their history
+    # nodes leave it out of what they dug out of their history, and then count no confirmations either
+    level = answer.level or ("finalized" if answer.confirmations is None else "processed")
     return Status(answer.slot, level, _fault("getSignatureStatuses", answer.err))

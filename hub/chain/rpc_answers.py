@@ -82,6 +82,7 @@ class SignatureStatus(Answer):
     slot: Number
     err: Any
     level: Level | None = Field(default=None, alias="confirmationStatus")
+    confirmations: Number | None = None
 
 
 class NodeAccount(Answer):

@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import Final
 
 from hub.chain.intent import Attempt
-from hub.chain.rpc import Finalized, Status
+from hub.chain.rpc import BLOCKS_AHEAD_MAX, Blockhash, Finalized, Status
+from hub.errors import ChainAnswersNonsense, ChainLags
 
 RETRY_PAUSES_S: Final = (1, 2, 4)
 """After the first try the same bytes are sent again, after such pauses."""
@@ -71,6 +72,21 @@ def judge(attempt: Attempt, evidence: Evidence) -> Verdict:
 def needs_history(attempt: Attempt, finalized: Finalized, status: Status | None) -> bool:
     """Whether all depends on how far back the node remembers."""
     return status is None and finalized.block_height > attempt.last_valid_block_height
+
+
+def check_blockhash(blockhash: Blockhash, finalized: Finalized, read_slot: int) -> None:
+    """Whether to sign for this blockhash; `finalized` was asked for before it, the hub has read up to `read_slot`.
+
+    Raises ChainLags: the node is behind, so what it refuses proves nothing. Raises ChainAnswersNonsense: a height or
+    slot that the chain will not come to, so that nobody could ever say that the transaction has lapsed.
+    """
+    if blockhash.slot < max(finalized.slot, read_slot):
+        known = max(finalized.slot, read_slot)
+        raise ChainLags(f"a blockhash of slot {blockhash.slot}, and slot {known} is finalized")
+    if blockhash.slot > finalized.slot + BLOCKS_AHEAD_MAX:
+        raise ChainAnswersNonsense(f"a blockhash of slot {blockhash.slot}, and slot {finalized.slot} is finalized")
+    if blockhash.last_valid_block_height > finalized.block_height + BLOCKS_AHEAD_MAX:
+        raise ChainAnswersNonsense(f"a blockhash until block height {blockhash.last_valid_block_height}")
 
 
 def pause_after_send_s(sends: int) -> int:

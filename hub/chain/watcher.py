@@ -25,7 +25,7 @@ from hub.chain.events import Printed, read_logs
 from hub.chain.history import Unread, read_history
 from hub.chain.inbox import Alarm, Trouble, new_events, open_cursor
 from hub.chain.inbox_store import Cursor, NewEvent
-from hub.chain.rpc import Landed, Node
+from hub.chain.rpc import BLOCKS_AHEAD_MAX, Landed, Node
 from hub.db import transaction
 from hub.errors import ChainAnswersNonsense, ChainDiffers, ChainLags, ChainRefuses
 
@@ -98,6 +98,9 @@ class Watcher:
         if cursor.signature is None:
             await self._check_genesis()
         history = await read_history(self._node, self._deployment.program_id, cursor)
+        newest = history.unread[-1].slot if history.unread else 0
+        if newest > finalized.slot + BLOCKS_AHEAD_MAX:
+            raise ChainAnswersNonsense(f"a transaction of slot {newest}, and slot {finalized.slot} is finalized")
         hole = None if history.joined else await self._hole_behind(cursor, history.unread)
         read = 0
         unread = history.unread
@@ -107,6 +110,8 @@ class Watcher:
             if moved is None:  # another watcher was quicker; the next round begins where it is
                 return read
             cursor, hole, read = moved, None, read + len(chunk)
+        if not history.complete:  # the rest is the next round's
+            return read
         self._puzzled_since_s.clear()
         await asyncio.to_thread(self._mark_seen_through, finalized.slot)
         metrics.CHAIN_WATCHER_LAG_SLOTS.set(0)
@@ -150,12 +155,28 @@ class Watcher:
     # --- reading -----------------------------------------------------------------------------------------------
 
     async def _read_chunk(self, cursor: Cursor, chunk: Sequence[Unread], hole: _Hole | None) -> Cursor | None:
-        """Read these and write what they told; the cursor behind them, or None if it was moved by another."""
+        """Read these and write what they told; the cursor behind them, or None if it was moved by another.
+
+        Raises what kept it from reading one of them, after those before it were written: a node that answers so many
+        requests and no more would otherwise be asked for the same ones for ever.
+        """
         gate = asyncio.Semaphore(REQUESTS_AT_ONCE_MAX)
         readings = await asyncio.gather(*(self._read(each, gate) for each in chunk), return_exceptions=True)
-        for reading in readings:
-            if isinstance(reading, BaseException):
-                raise reading
+        fault = next((reading for reading in readings if isinstance(reading, BaseException)), None)
+        if fault is None:
+            return await self._keep(cursor, chunk, readings, hole)
+        if read := readings.index(fault):
+            await self._keep(cursor, chunk[:read], readings[:read], hole)
+        raise fault
+
+    async def _keep(
+        self,
+        cursor: Cursor,
+        chunk: Sequence[Unread],
+        readings: Sequence[tuple[Landed | None, Printed] | _Hole | BaseException],
+        hole: _Hole | None,
+    ) -> Cursor | None:
+        """Write what these transactions told."""
         events: list[NewEvent] = []
         unreadable: list[_Hole] = []
         incomplete = 0

@@ -369,11 +369,10 @@ def _within_capacity(chain: MeterAccount, produced_wh: int, elapsed_s: int) -> b
 
 def _within_mark(chain: MeterAccount, seal: SealFacts) -> bool:
     """Whether time that an earlier key has used already is not used for production again."""
-    mark_wh: int = getattr(chain, "high_production_wh", 0)
-    mark_unix_s: int = getattr(chain, "high_until_unix_s", 0)
-    if chain.closed_until_unix_s >= mark_unix_s or seal.production_wh <= mark_wh:
+    beyond_wh = seal.production_wh - chain.high_production_wh
+    if chain.closed_until_unix_s >= chain.high_until_unix_s or beyond_wh <= 0:
         return True
-    return _within_capacity(chain, seal.production_wh - mark_wh, max(0, seal.closed_until_unix_s - mark_unix_s))
+    return _within_capacity(chain, beyond_wh, max(0, seal.closed_until_unix_s - chain.high_until_unix_s))
 
 
 def _submitted(chain: MeterAccount, seal: SealFacts) -> Present:

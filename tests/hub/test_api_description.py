@@ -298,7 +298,7 @@ def _check_for_an_admin(place, examples, *, thoroughly):
 
 
 def test_an_admin_is_answered_as_described(place):
-    _check_for_an_admin(place, examples=10, thoroughly=False)
+    _check_for_an_admin(place, examples=5, thoroughly=False)
 
 
 @pytest.mark.parametrize("who", ["a member", "nobody"])

@@ -368,8 +368,8 @@ def _let_in(route: Route) -> set[int]:
     method, path = route
     if path.endswith("/readings"):
         return {422}  # no range is asked for
-    if path.endswith(("/deliveries", "/{signature}")):
-        return {404}  # nobody has such an endpoint, and nothing was minted
+    if path.endswith(("/deliveries", "/{signature}", "/{registration_id}")):
+        return {404}  # nobody has such an endpoint or registration, and nothing was minted
     if "meters" in EXPECTED[route]:
         return {401, 422}
     return {200} if method == "GET" else {400, 422}

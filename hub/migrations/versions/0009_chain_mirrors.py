@@ -112,6 +112,8 @@ CREATE TABLE chain_meters (
     base_production_wh        numeric(20) NOT NULL,
     base_surplus_wh           numeric(20) NOT NULL,
     registered_at_unix_s      bigint NOT NULL,
+    high_production_wh        numeric(20) NOT NULL,
+    high_until_unix_s         bigint NOT NULL,
     slot                      bigint NOT NULL,
     position                  integer NOT NULL,
     mirrored_at               timestamptz NOT NULL

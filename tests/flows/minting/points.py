@@ -76,6 +76,9 @@ FAULTS: Final[Mapping[str, Mapping[str, object]]] = {
 FROM_THE_START: Final = frozenset({"drop the transaction", "drop the answer after executing"})
 """Faults that have to be there before the transaction is; the others begin when the strike falls."""
 
+CHOSEN_AMONG: Final = 100
+"""Of so many points the next is the one that is least like those before."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -104,11 +107,11 @@ def choose(count: int, seed: int) -> list[Point]:
     """So many points: each place, victim and fault as often as the others, as far as that goes."""
     rng = random.Random(seed)
     left = all_points()
-    rng.shuffle(left)
     often: dict[object, int] = {}
     chosen = []
     for _ in range(min(count, len(left))):
-        point = min(left, key=lambda each: sum(often.get(aspect, 0) for aspect in _aspects(each)))
+        some = rng.sample(left, min(CHOSEN_AMONG, len(left)))
+        point = min(some, key=lambda each: sum(often.get(aspect, 0) for aspect in _aspects(each)))
         left.remove(point)
         chosen.append(point)
         for aspect in _aspects(point):

@@ -33,9 +33,17 @@ def check(file: Path, town: Town, capsys: pytest.CaptureFixture[str]) -> tuple[i
 
 
 def faults_of(report: dict[str, Any]) -> list[Any]:
-    """Everything that the verifier does not like."""
-    found: list[Any] = list(report["faults"])
-    for mint in report["mints"]:
-        found += mint["faults"]
-        found += mint["evidence"]["false"] + mint["evidence"]["missing"]
-    return found
+    """Everything in it that is false."""
+    return report["faults"] + [
+        fault for mint in report["mints"] for fault in [*mint["faults"], *mint["evidence"]["false"]]
+    ]
+
+
+def missing_from(report: dict[str, Any]) -> set[tuple[str, int, int]]:
+    """Which seals are not in it: meter, key epoch and sequence."""
+    return {
+        (mint["meter_id"], each["key_epoch"], sequence)
+        for mint in report["mints"]
+        for each in mint["evidence"]["missing"]
+        for sequence in range(each["first_sequence"], each["last_sequence"] + 1)
+    }

@@ -95,7 +95,8 @@ class Reader:
     def on_chain(self) -> dict[Pubkey, MirroredAccount]:
         """What the program's accounts hold, finalized."""
         slot, listed = self.cluster.ask(lambda node: node.program_accounts(self.cluster.program_id))
-        found = reconcile.decode_all(slot, {each.pubkey: each.account.data for each in listed})
+        listed_data = {each.pubkey: each.account.data for each in listed}
+        found = reconcile.decode_all(slot, listed_data, self.cluster.addresses)
         assert not found.malformed
         return dict(found.accounts)
 

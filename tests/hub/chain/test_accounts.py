@@ -38,7 +38,7 @@ def meter_bytes(address, meter_id="roof-1"):
     data[40:168] = meter_id_bytes(meter_id) + b"O" * 32 + b"K" * 32 + b"G" * 32
     put(data, 168, "<IBxH", 3, 1, 2)
     put(data, 176, "<QI", 9_000, 10)
-    put(data, 192, "<QqQQQQQQQQq", 41, 1_790_000_100, 11, 12, 13, 14, 15, 16, 17, 18, 1_789_999_999)
+    put(data, 192, "<QqQQQQQQQQqQq", 41, 1_790_000_100, 11, 12, 13, 14, 15, 16, 17, 18, 1_789_999_999, 19, 1_789_990_000)
     return bytes(data)
 
 
@@ -68,6 +68,8 @@ def test_a_meter_is_read_as_the_page_lays_it_out():
         base_production_wh=17,
         base_surplus_wh=18,
         registered_at_unix_s=1_789_999_999,
+        high_production_wh=19,
+        high_until_unix_s=1_789_990_000,
     )
 
 

@@ -168,24 +168,25 @@ def test_the_process_follows_the_chain_by_its_socket_and_ends_when_asked(process
 
 
 def test_after_any_downtime_of_hub_and_cluster_the_mirrors_equal_the_chain(process, reader):
-    """Killed at moments of no plan, and things happen while each of them is away."""
+    """Killed while it reads, as soon as it runs, and the node before it and under it; and each time things happen."""
     cluster = reader.cluster
     process.start()
     _wait_until("something was read", lambda: bool(reader.mirrored()))
     process.kill()
     _flip(cluster)
     process.start()
-    time.sleep(1.5)
+    _wait_until("it runs again", lambda: process.words().count("chain_started") == 2)
     process.kill()
     _flip(cluster)
-    process.start()
     cluster.simulator.kill()
-    time.sleep(0.5)
+    process.start()
+    _wait_until("it misses the node", lambda: "chain_round_failed" in process.words())
     cluster.simulator.start()
     _flip(cluster)
     _wait_until("the mirrors equal the chain", lambda: _equal(reader))
+    _wait_until("the socket is open", lambda: process.figure("commonwatt_chain_websocket_connected") == 1)
     cluster.simulator.kill()
-    time.sleep(1.0)
+    _wait_until("the socket is closed", lambda: process.figure("commonwatt_chain_websocket_connected") == 0)
     assert process.is_running()
     cluster.simulator.start()
     _flip(cluster)
@@ -231,8 +232,10 @@ def test_a_node_that_refuses_and_one_of_another_chain_are_waited_for(process, re
     process.start()
     _wait_until("the other chain is noticed", lambda: "chain_differs" in process.words())
     assert process.is_running() and reader.mirrored() == {}
-    cluster.simulator.fail(refused_s=1)
-    time.sleep(1.2)
+    _wait_until("the socket is open", lambda: process.figure("commonwatt_chain_websocket_connected") == 1)
+    cluster.simulator.fail(refused_s=600)
+    _wait_until("the socket is closed", lambda: process.figure("commonwatt_chain_websocket_connected") == 0)
+    cluster.simulator.fail()
     _wait_until("the mirrors equal the chain", lambda: _equal(reader))
     assert process.terminate() == 0
 

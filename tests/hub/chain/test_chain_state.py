@@ -10,7 +10,15 @@ import pytest
 from solders.keypair import Keypair
 
 from hub import metrics
-from hub.chain.chain_state import ChainGate, check_chain_once, decode_program_data, energy_program, holds
+from hub.chain.chain_state import (
+    UNUSABLE_TOLD_AFTER_S,
+    ChainGate,
+    Outage,
+    check_chain_once,
+    decode_program_data,
+    energy_program,
+    holds,
+)
 from hub.chain.rpc import Node
 from tests.hub.chain.lying import lying_node
 from tests.hub.chain.telling import meter_bytes
@@ -93,3 +101,18 @@ def test_what_the_loader_keeps_names_who_may_upgrade():
     assert decode_program_data(b"\3\0\0\0" + bytes(8) + b"\0" + bytes(32) + b"ELF").upgrade_authority is None
     assert decode_program_data(b"\1\0\0\0" + bytes(60)) is None
     assert decode_program_data(b"\3\0\0\0") is None
+
+
+def test_operators_hear_once_of_an_outage_that_lasts_and_again_of_the_next():
+    outage = Outage()
+    assert not outage.is_to_be_told(False, 0.0)
+    assert not outage.is_to_be_told(True, 200.0), "it was over in time"
+    assert not outage.is_to_be_told(False, 300.0)
+    assert not outage.is_to_be_told(False, 300.0 + UNUSABLE_TOLD_AFTER_S - 1)
+    assert outage.is_to_be_told(False, 300.0 + UNUSABLE_TOLD_AFTER_S)
+    assert outage.is_to_be_told(False, 301.0 + UNUSABLE_TOLD_AFTER_S), "the database was away, so nobody was told"
+    outage.set_told()
+    assert not outage.is_to_be_told(False, 10_000.0)
+    assert not outage.is_to_be_told(True, 10_001.0)
+    assert not outage.is_to_be_told(False, 10_002.0)
+    assert outage.is_to_be_told(False, 10_002.0 + UNUSABLE_TOLD_AFTER_S)

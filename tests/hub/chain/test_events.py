@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.chain.accounts import ConfigAccount, MeterAccount, MeterState, UserAccount
-from hub.chain.events import Printed, decode_event, decode_events, read_logs
+from hub.chain.events import LOG_LINES_MAX, Printed, decode_event, decode_events, read_logs
 from hub.errors import ChainEventMalformed
 from tests.hub.chain.telling import (
     MINT,
@@ -155,6 +155,14 @@ def test_a_stranger_cannot_speak_in_the_gap_that_truncation_leaves():
     """Behind the cut a short line may still be written: our success is missing, the stranger's event is not."""
     logs = [invoke(PROGRAM), data(ROOF), "Log truncated", data(BARN)]
     assert read_logs(logs, PROGRAM) == Printed((ROOF,), complete=False)
+
+
+def test_logs_longer_than_the_runtime_keeps_are_not_read_to_their_end():
+    """A node that makes them up must not make us write more than there is room for."""
+    event = data(event_bytes(meter_bytes()))
+    printed = read_logs([invoke(PROGRAM), *([event] * 40_000), success(PROGRAM)], PROGRAM)
+    assert not printed.complete
+    assert len(printed.payloads) < LOG_LINES_MAX < 2**15, "their numbers fit into a smallint"
 
 
 def test_a_stranger_that_says_log_truncated_is_not_believed():

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from hub import metrics
 from hub.chain import inbox_store, instructions, mirrors
 from hub.chain.accounts import MeterAccount, MeterState, decode_account
+from hub.chain.addresses import Addresses
 from hub.chain.mirrors import Mirror
 from hub.chain.reconcile import (
     ACCOUNT_MISSING,
@@ -24,7 +25,9 @@ from hub.chain.reconcile import (
 from hub.db import transaction
 from hub.signatures import SigningKey
 from tests.hub.chain.reading import Reader, utc_now
-from tests.hub.chain.telling import address_of, config_bytes, meter_bytes, user_bytes
+from tests.hub.chain.telling import PROGRAM, address_of, config_bytes, meter_bytes, user_bytes
+
+AT = Addresses(PROGRAM)
 
 _numbers = itertools.count(1)
 
@@ -160,9 +163,17 @@ def _bytes_by_address(*accounts: bytes) -> dict[Pubkey, bytes]:
 def test_what_is_no_account_of_the_program_is_named_and_the_others_are_read():
     strange = Pubkey.from_bytes(b"\x66" * 32)
     good = _bytes_by_address(meter_bytes(), user_bytes(), config_bytes())
-    found = decode_all(9, good | {strange: b"CWME" + bytes(316)})
+    found = decode_all(9, good | {strange: b"CWME" + bytes(316)}, AT)
     assert found.malformed == (strange,)
     assert found.accounts.keys() == good.keys()
+
+
+def test_an_account_that_does_not_lie_where_it_must_is_none():
+    elsewhere = b"\x66" * 32
+    moved = config_bytes()[:8] + elsewhere + config_bytes()[40:]
+    found = decode_all(9, _bytes_by_address(config_bytes(), moved), AT)
+    assert found.malformed == (Pubkey.from_bytes(elsewhere),)
+    assert list(found.accounts) == [AT.config()]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +181,7 @@ def test_what_is_no_account_of_the_program_is_named_and_the_others_are_read():
     [(8, 1, True), (9, 1, True), (10, 1, False), (8, 9_000, False), (10, 9_000, False)],
 )
 def test_a_mirror_differs_if_it_says_something_else_and_nothing_later(slot, surplus_wh, differs):
-    found = decode_all(9, _bytes_by_address(meter_bytes("roof", surplus_wh=9_000)))
+    found = decode_all(9, _bytes_by_address(meter_bytes("roof", surplus_wh=9_000)), AT)
     account = _decoded(meter_bytes("roof", surplus_wh=surplus_wh))
     assert isinstance(account, MeterAccount)
     known = {account.address: Mirror(account, slot, 0)}

@@ -275,9 +275,12 @@ def test_a_node_that_does_not_know_what_was_read_is_given_time_and_then_it_is_a_
 
 
 def _forget(reader: Reader) -> None:
-    """Have the node forget all that happened until now."""
-    time.sleep(0.5)
-    reader.cluster.simulator.fail(history_slots=2)
+    """Have the node forget all that was final by now."""
+    cluster = reader.cluster
+    final = cluster.ask(lambda node: node.finalized()).slot
+    cluster.simulator.fail(history_slots=2)
+    while cluster.ask(lambda node: node.finalized()).slot < final + 3:
+        time.sleep(0.05)
 
 
 # --- being woken up ----------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ class ModelChain:
                 AT.meter(meter_id), MeterState.ACTIVE, told.kind, meter_id, told.owner, told.public_key,
                 bytes(AT.grid_account(told.owner, MINT)), 1, told.measurement, told.flags, capacity_w, step_wh, 0,
                 first_closed_until(told.valid_from_unix_s), told.production_wh, told.consumption_wh, told.surplus_wh,
-                told.surplus_wh, 0, 0, told.production_wh, told.surplus_wh, int(now.timestamp()),
+                told.surplus_wh, 0, 0, told.production_wh, told.surplus_wh, int(now.timestamp()), 0, 0,
             )  # fmt: skip
             self.meters[account.address] = account
             self.slot += 1
@@ -181,8 +181,12 @@ class ModelChain:
         produced = new.production_wh - old.production_wh
         consumed = new.consumption_wh - old.consumption_wh
         elapsed_s = new.closed_until_unix_s - old.closed_until_unix_s
-        if produced * 3600 * 100 > old.capacity_w * elapsed_s * 110 + old.register_step_wh * 3600 * 100:
+        if not _bears(old, produced, elapsed_s):
             raise Refused("over_capacity")
+        if old.closed_until_unix_s < old.high_until_unix_s and new.production_wh > old.high_production_wh:
+            since_mark_s = max(0, new.closed_until_unix_s - old.high_until_unix_s)
+            if not _bears(old, new.production_wh - old.high_production_wh, since_mark_s):
+                raise Refused("over_capacity")
         if not max(0, produced - consumed) <= new.surplus_wh - old.surplus_wh <= produced:
             raise Refused("surplus_out_of_bounds")
 
@@ -229,10 +233,18 @@ class ModelChain:
             or until > meter.closed_until_unix_s
         ):
             raise Refused("counters_beyond")
+        reached_wh = max(0, meter.production_wh - meter.written_off_production_wh)
         return replace(
             meter, key=told.public_key, key_epoch=told.key_epoch, sequence=0, closed_until_unix_s=until,
             production_wh=told.production_wh, consumption_wh=told.consumption_wh, surplus_wh=told.surplus_wh,
+            high_production_wh=max(meter.high_production_wh, reached_wh),
+            high_until_unix_s=max(meter.high_until_unix_s, meter.closed_until_unix_s),
         )  # fmt: skip
+
+
+def _bears(meter: MeterAccount, produced_wh: int, elapsed_s: int) -> bool:
+    """Production × 3600 ≤ (capacity × elapsed) × 110 % + step × 3600."""
+    return produced_wh * 3600 * 100 <= meter.capacity_w * elapsed_s * 110 + meter.register_step_wh * 3600 * 100
 
 
 def _signer(instruction: Instruction) -> bytes:

@@ -31,7 +31,7 @@ HOUR = 3_600
 CAPACITY_W, STEP_WH = 10_000, 10
 CHAIN = MeterAccount(
     Pubkey.default(), MeterState.ACTIVE, 1, "roof", b"o" * 32, b"k" * 32, bytes(32), 1, 1, 0, CAPACITY_W, STEP_WH,
-    10, 10 * HOUR, 5_000, 4_000, 2_000, 1_500, 100, 100, 0, 0, 0,
+    10, 10 * HOUR, 5_000, 4_000, 2_000, 1_500, 100, 100, 0, 0, 0, 0, 0,
 )  # fmt: skip
 CHAIN = replace(CHAIN, settled_wh=1_900)
 STANDING = Standing(1, "active", 1, b"o" * 32, minting_allowed=True)

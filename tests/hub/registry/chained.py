@@ -102,6 +102,18 @@ class Chained:
             )
         return person
 
+    def link(self, person: Person, wallet: Person) -> None:
+        """The wallet is this member's from now on."""
+        with transaction(self.engine) as connection:
+            members_service.add_identity(
+                connection, person.member_id, SOLANA, wallet.address, wallet.wallet, "test", self.now
+            )
+
+    def unlink(self, wallet: Person) -> None:
+        """The wallet is nobody's from now on."""
+        with transaction(self.engine) as connection:
+            connection.execute(text("DELETE FROM identities WHERE public_key = :key"), {"key": wallet.wallet})
+
     def meter(self, owner: bytes, domain: bytes | None = None, **capacity: int) -> TestMeter:
         """A meter of this wallet, registered at the hub."""
         number = next(_numbers)
@@ -261,6 +273,14 @@ class Chained:
             mirrors.show(connection, account, self.slot, 0, self.now)
             for reaction in reactions.EVENT_REACTIONS:
                 reaction(connection, stored, before, self.now)
+
+    def compare(self, account: UserAccount | MeterAccount) -> None:
+        """What the comparison of accounts does with one that the mirrors do not have."""
+        self.slot += 1
+        with transaction(self.engine) as connection:
+            assert mirrors.show(connection, account, self.slot, 0, self.now)
+            for reaction in reactions.ACCOUNT_REACTIONS:
+                reaction(connection, account, self.slot, self.now)
 
     def registered(self, person: Person) -> None:
         """The person's wallet, through all of it."""
