@@ -66,7 +66,11 @@ chain_intents = Table(
     PrimaryKeyConstraint("intent_id", name="chain_intents_pk"),
 )
 _UNENDED = chain_intents.c.ended_at.is_(None)
-Index("chain_intents_due_idx", chain_intents.c.state, chain_intents.c.next_at, postgresql_where=_UNENDED)
+Index(
+    "chain_intents_due_idx",
+    *(chain_intents.c[name] for name in ("state", "next_at", "created_at", "intent_id")),  # by state, the first due
+    postgresql_where=_UNENDED,
+)
 Index("chain_intents_open_idx", chain_intents.c.kind, chain_intents.c.subject, postgresql_where=_UNENDED)
 
 chain_attempts = Table(
@@ -102,11 +106,13 @@ _LEASE = text(
     UPDATE chain_intents
     SET lease_token = lease_token + 1, leased_until = :leased_until
     WHERE intent_id = (
-        SELECT due.intent_id FROM chain_intents AS due
-        WHERE due.ended_at IS NULL AND due.state = ANY(:states) AND due.next_at <= :now
-          AND (due.leased_until IS NULL OR due.leased_until <= :now)
-        ORDER BY due.next_at, due.created_at, due.intent_id LIMIT 1
-        FOR UPDATE SKIP LOCKED)
+        SELECT first.intent_id FROM unnest(CAST(:states AS text[])) AS wanted (state) CROSS JOIN LATERAL (
+            SELECT due.intent_id, due.next_at, due.created_at FROM chain_intents AS due
+            WHERE due.ended_at IS NULL AND due.state = wanted.state AND due.next_at <= :now
+              AND (due.leased_until IS NULL OR due.leased_until <= :now)
+            ORDER BY due.next_at, due.created_at, due.intent_id LIMIT 1
+            FOR UPDATE SKIP LOCKED) AS first
+        ORDER BY first.next_at, first.created_at, first.intent_id LIMIT 1)
     RETURNING intent_id, lease_token
     """
 )

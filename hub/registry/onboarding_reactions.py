@@ -19,8 +19,9 @@ from hub.audit import append_audit
 from hub.chain.accounts import MeterAccount, UserAccount
 from hub.chain.inbox import EventReaction, StoredEvent
 from hub.chain.instructions import REGISTER_METER, REGISTER_USER
-from hub.chain.intents import Ended, Reaction, end_intent_by_event, find_intent_id_of
-from hub.chain.mirrors import Mirror
+from hub.chain.intents import Ended, IntentState, Reaction, end_intent_by_event, find_intent_id_of, get_intent
+from hub.chain.mirrors import Mirror, MirroredAccount
+from hub.chain.reconcile import AccountReaction
 from hub.notifications.kinds import instant
 from hub.notifications.service import tell_later
 from hub.registry import onboarding_rules as rules
@@ -72,24 +73,50 @@ def end_registration(connection: Connection, ended: Ended, now: datetime) -> Non
 
 def link_account(connection: Connection, stored: StoredEvent, before: Mirror | None, now: datetime) -> None:
     """Link the User or Meter that an event tells of, and end the registration whose transaction this was."""
-    account = stored.event.account
-    if isinstance(account, UserAccount):
-        made = stored.event.instruction == REGISTER_USER
-        linked = ChainAccount(
-            bytes(account.address), store.USER, account.wallet, None, "active", None, stored.slot, now
-        )
-    elif isinstance(account, MeterAccount):
-        made = stored.event.instruction == REGISTER_METER
-        state = rules.ACCOUNT_STATES[account.state]
-        linked = ChainAccount(
-            bytes(account.address), store.METER, account.owner, account.meter_id, state, None, stored.slot, now
-        )
-    else:
+    linked = _linked(stored.event.account, stored.slot, now)
+    if linked is None:
         return
+    made = stored.event.instruction == (REGISTER_USER if linked.meter_id is None else REGISTER_METER)
     intent_id = find_intent_id_of(connection, stored.signature) if made else None
     if intent_id is not None:  # first the intent, then what hangs on it, as the sender does
         end_intent_by_event(connection, intent_id, stored.signature, stored.slot, REACTIONS, now)
     _link(connection, replace(linked, signature=stored.signature if made else None), now)
+
+
+def link_found_account(connection: Connection, account: MirroredAccount, slot: int, now: datetime) -> None:
+    """Link a User or Meter that was found on the chain at this slot, of which no event may ever tell; and end the
+    registration of it of which nobody knew what had become.
+
+    An account of this program needs the hub's signature, and there is one registration of it at a time: so it was this
+    one's newest transaction. One that is not unknown is left to the sender, which learns more.
+    """
+    linked = _linked(account, slot, now)
+    if linked is None:
+        return
+    registration = store.find_open_registration(connection, _subject_of(linked))
+    if registration is not None and registration.wallet == linked.wallet:
+        intent = get_intent(connection, registration.registration_id)
+        if intent.state is IntentState.UNKNOWN and intent.signature is not None:
+            end_intent_by_event(connection, intent.intent_id, intent.signature, slot, REACTIONS, now)
+    _link(connection, linked, now)
+
+
+def _linked(account: MirroredAccount, slot: int, now: datetime) -> ChainAccount | None:
+    """The account as it is linked, without the transaction that made it; None if it is nobody's."""
+    if isinstance(account, UserAccount):
+        return ChainAccount(bytes(account.address), store.USER, account.wallet, None, "active", None, slot, now)
+    if isinstance(account, MeterAccount):
+        state = rules.ACCOUNT_STATES[account.state]
+        return ChainAccount(
+            bytes(account.address), store.METER, account.owner, account.meter_id, state, None, slot, now
+        )
+    return None
+
+
+def _subject_of(account: ChainAccount) -> str:
+    if account.meter_id is not None:
+        return f"meter:{account.meter_id}"
+    return f"wallet:{base58.b58encode(account.wallet).decode()}"
 
 
 def _link(connection: Connection, account: ChainAccount, now: datetime) -> None:
@@ -97,7 +124,7 @@ def _link(connection: Connection, account: ChainAccount, now: datetime) -> None:
     if not store.link_account(connection, account):
         return
     wallet, signature = base58.b58encode(account.wallet).decode(), account.signature
-    subject = f"wallet:{wallet}" if account.meter_id is None else f"meter:{account.meter_id}"
+    subject = _subject_of(account)
     detail = {"account": base58.b58encode(account.address).decode(), "wallet": wallet, "signature": signature}
     append_audit(connection, now, HUB, f"{account.kind}.link_account", subject, detail)
     if account.meter_id is None:
@@ -123,3 +150,5 @@ REACTIONS: Final[Mapping[str, Reaction]] = {rules.USER_KIND: end_registration, r
 """By kind of intent."""
 
 EVENT_REACTIONS: Final[tuple[EventReaction, ...]] = (link_account,)
+
+ACCOUNT_REACTIONS: Final[tuple[AccountReaction, ...]] = (link_found_account,)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,6 +28,7 @@ from commonwatt import wallet
 from commonwatt.member_session import Tokens
 from commonwatt.member_wallet import Wallet
 from commonwatt.wallet_rpc import decimal
+from commonwatt.wallet_transaction import TOKEN_2022
 from hub.chain.messages import build_message
 from infra.local.processes import write_secret
 from tests.commonwatt.conftest import refusal_of
@@ -32,6 +36,8 @@ from tests.commonwatt.test_wallet_transaction import HUB, ID, PROGRAM, meter_act
 
 PATH = f"/me/registrations/{ID}"
 Answer = dict[str, Any]
+GONE = 0
+"""Instead of a status: the connection ends without an answer."""
 
 
 @dataclass
@@ -40,6 +46,8 @@ class AnyHub:
 
     answers: dict[tuple[str, str], list[tuple[int, Answer]]] = field(default_factory=dict)
     posted: list[tuple[str, Answer]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    """The Idempotency-Key of each of these."""
     url: str = ""
 
     def put(self, method: str, path: str, *answers: Answer, status: int = 200) -> None:
@@ -61,10 +69,13 @@ def hub() -> Iterator[AnyHub]:
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
             made.posted.append((self.path, json.loads(self.rfile.read(length))))
+            made.keys.append(self.headers["Idempotency-Key"])
             self._answer("POST")
 
         def _answer(self, method: str) -> None:
             status, answer = made.answer(method, self.path)
+            if status == GONE:
+                return
             body = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
@@ -207,6 +218,87 @@ def test_a_transaction_that_lapsed_is_signed_anew_without_another_question(run, 
     assert len({each["message"] for each in signatures(hub)}) == 2
 
 
+def test_what_was_sent_and_got_lost_is_signed_anew_as_another_act(run, hub, file):
+    """A hub answers the same key with another message by `idempotency_key_reused`."""
+    hub.put("POST", "/me/registrations/user", standing("awaiting_wallet", built()))
+    hub.put("POST", f"{PATH}/signature", standing("open"), standing("finalized", signature="abc"), status=202)
+    hub.put("GET", PATH, standing("planned"), standing("awaiting_wallet", built(blockhash=bytes([1]) * 32)))
+    done = run("--idempotency-key", "k" * 255, "register", "--wallet", file, *KNOWN)
+    assert done.exit_code == 0, done.output
+    assert len(signatures(hub)) == 2
+    assert len(set(hub.keys)) == 3
+    assert all(len(key) <= 255 for key in hub.keys)
+
+
+def test_the_same_invocation_again_hands_in_the_same_signature_as_the_same_act(run, hub, file):
+    hub.put("POST", "/me/registrations/user", standing("awaiting_wallet", built()))
+    hub.put("POST", f"{PATH}/signature", standing("finalized", signature="abc"), status=202)
+    for _ in range(2):
+        assert run("--idempotency-key", "once", "register", "--wallet", file, *KNOWN).exit_code == 0
+    assert hub.keys[:2] == hub.keys[2:]
+
+
+def test_a_hub_that_asks_again_and_again_is_not_answered_for_ever(run, hub, file):
+    hub.put("POST", "/me/registrations/user", standing("awaiting_wallet", built()))
+    hub.put("POST", f"{PATH}/signature", standing("awaiting_wallet", built()), status=202)
+    left = run("register", "--wallet", file, *KNOWN, "--wait-s", 0)
+    assert left.exit_code == 3, left.output
+    assert len(signatures(hub)) == 1
+
+
+def test_a_hub_that_is_gone_while_the_end_is_waited_for_leaves_it_unknown(run, hub, file):
+    hub.put("POST", "/me/registrations/user", standing("awaiting_wallet", built()))
+    hub.put("POST", f"{PATH}/signature", standing("open"), status=202)
+    hub.put("GET", PATH, {}, status=GONE)
+    left = run("register", "--wallet", file, *KNOWN, "--wait-s", 1)
+    assert left.exit_code == 3, left.output
+    assert "not known yet" in left.stderr
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": None},
+        {"state": "awaiting_wallet", "transaction": "x"},
+        {"state": "awaiting_wallet", "transaction": {}},
+        {"state": "awaiting_wallet", "transaction": {"message": 7}},
+        {"registration_id": ".."},
+        {"registration_id": None},
+        {"program_id": None, "state": "planned"},
+    ],
+)
+def test_an_answer_that_no_hub_gives_is_refused_in_a_line(run, hub, file, change):
+    hub.put("POST", "/me/registrations/user", standing("awaiting_wallet", built()) | change)
+    refused = run("register", "--wallet", file, *KNOWN)
+    assert refusal_of(refused, "commonwatt wallet") == "unexpected_answer"
+    assert signatures(hub) == []
+
+
+@pytest.mark.parametrize("missing", ["registration_id", "state", "transaction", "program_id", "signature"])
+def test_an_answer_in_which_something_is_missing_is_refused_in_a_line(run, hub, file, missing):
+    answer = standing("awaiting_wallet", built())
+    del answer[missing]
+    hub.put("POST", "/me/registrations/user", answer)
+    assert refusal_of(run("register", "--wallet", file, *KNOWN), "commonwatt wallet") == "unexpected_answer"
+
+
+def test_who_interrupts_the_waiting_is_told_that_it_goes_on(hub, file, tmp_path):
+    session = tmp_path / "session.json"
+    write_secret(session, json.dumps(asdict(Tokens(hub.url, "m", "s", "access", "refresh"))))
+    hub.put("POST", "/me/registrations/user", standing("open"))
+    hub.put("GET", PATH, standing("open"))
+    words = ["wallet", "--session-file", str(session), "register", "--wallet", str(file), *KNOWN]
+    command = [sys.executable, "-m", "commonwatt", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+    assert process.returncode == 130, told
+    assert "commonwatt wallet registrations" in told
+    assert "Traceback" not in told
+
+
 @pytest.mark.parametrize(
     ("state", "code", "refusal"), [("failed", "already_exists", "already_exists"), ("expired", None, "expired")]
 )
@@ -270,6 +362,12 @@ def _base64(data: bytes) -> str:
         [account(PROGRAM, b"CWUS".ljust(320, b"\0"))],
         [account(PROGRAM, b"CWCF")],
         [{"jsonrpc": "2.0", "id": 1, "result": {"value": None}}],
+        [{"jsonrpc": "2.0", "id": 1, "result": {}}],
+        [{"jsonrpc": "2.0", "id": 1, "result": {"value": "x"}}],
+        [{"jsonrpc": "2.0", "id": 1, "result": {"value": {"owner": 7, "data": ["", "base64"]}}}],
+        [{"jsonrpc": "2.0", "id": 1, "result": {"value": {"owner": str(PROGRAM), "data": ["#", "base64"]}}}],
+        [{"jsonrpc": "2.0", "id": 1, "result": {"value": {"owner": str(PROGRAM), "data": []}}}],
+        [account(PROGRAM, b"CWCF".ljust(320, b"\0")), account(TOKEN_2022, bytes(170))],
         [account(PROGRAM, b"CWCF".ljust(320, b"\0")), account(PROGRAM, bytes(170))],
         [account(PROGRAM, b"CWCF".ljust(320, b"\0")), account(Pubkey.default(), bytes(170))],
     ],

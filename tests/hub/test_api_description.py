@@ -27,8 +27,10 @@ from hub.auth import members_service
 from hub.auth.members_store import EMAIL
 from hub.auth.tokens import ACCESS_LIFE
 from hub.db import transaction
+from hub.minting import service as minting
 from hub.notifications import service as notifications
 from hub.permissions import Role
+from tests.hub.minting.chain_model import PROGRAM, ModelChain
 from tests.hub.registry.chained import Chained, with_chain
 
 SEED = 20261120
@@ -112,13 +114,14 @@ class Place:
         assert len(quarantined) == 4 * len(spares)
         members = [str(each.member_id) for each in others]
         chain = Chained(server.engine, server.settings, now)
-        chain.show(chain.config())
+        minted = self._mint(now)
         owner = chain.with_wallet(self.admin.member_id)
         registrations = [str(chain.ask_user(owner))]
         chain.show(chain.user(owner.wallet))
         on_roof = chain.meter(owner.wallet)
         self.reads = {
             "registration_id": registrations,
+            "signature": minted,
             "meter_id": ["roof"],
             "key_epoch": [1],
             "sequence": [1, 2, 4],
@@ -172,6 +175,17 @@ class Place:
             headers={"Authorization": f"Basic {basic}"},
         )
         assert report.json()["status_noted"] is True
+
+    def _mint(self, now):
+        """A program that runs, and the one transaction that minted of the roof's seals."""
+        chain = ModelChain(self.server.engine, self.server.settings.domain)
+        chain.start(now)
+        chain.register("roof", now)
+        with transaction(self.server.engine) as connection:
+            minting.plan_steps(connection, bytes(PROGRAM), 50, now)
+        assert chain.work(now) == 1
+        mints = self.server.client.get("/meters/roof/mints").json()["mints"]
+        return [mint["transaction_signature"] for mint in mints]
 
     def document(self):
         """What the hub serves."""
@@ -231,9 +245,8 @@ def _ask_everything(place, member, examples, *, thoroughly):
     answers, differences = Counter(), {}
     for event in from_schema(schema).execute():
         if isinstance(event, events.NonFatalError | events.FatalError):
-            differences[event.id] = (
-                f"schemathesis could not go on: {vars(event) if hasattr(event, '__dict__') else event}"
-            )
+            fault = event.value if isinstance(event, events.NonFatalError) else event.exception
+            differences[event.id] = f"schemathesis could not go on: {fault!r}"
         elif isinstance(event, events.ScenarioFinished):
             _note(event.recorder, answers, differences)
     return answers, list(differences.values())

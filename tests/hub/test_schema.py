@@ -14,9 +14,9 @@ import hub.audit
 import hub.auth.api_keys_store
 import hub.auth.sessions_store
 import hub.auth.wallets_store
+import hub.chain.inbox_store
 import hub.chain.intents_store
 import hub.chain.lookup_tables_store
-import hub.chain.inbox_store
 import hub.chain.mirrors_store
 import hub.db
 import hub.fleet.silences_store

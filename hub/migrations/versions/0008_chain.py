@@ -43,7 +43,7 @@ CREATE TABLE chain_intents (
         CHECK (state <> 'finalized' OR (ended_by IS NOT NULL AND slot IS NOT NULL)),
     CONSTRAINT chain_intents_wallet_time_check CHECK ((wallet IS NULL) = (valid_until IS NULL))
 );
-CREATE INDEX chain_intents_due_idx ON chain_intents (state, next_at) WHERE ended_at IS NULL;
+CREATE INDEX chain_intents_due_idx ON chain_intents (state, next_at, created_at, intent_id) WHERE ended_at IS NULL;
 CREATE INDEX chain_intents_open_idx ON chain_intents (kind, subject) WHERE ended_at IS NULL;
 
 CREATE TABLE chain_attempts (

@@ -38,7 +38,9 @@ def meter_bytes(address, meter_id="roof-1"):
     data[40:168] = meter_id_bytes(meter_id) + b"O" * 32 + b"K" * 32 + b"G" * 32
     put(data, 168, "<IBxH", 3, 1, 2)
     put(data, 176, "<QI", 9_000, 10)
-    put(data, 192, "<QqQQQQQQQQqQq", 41, 1_790_000_100, 11, 12, 13, 14, 15, 16, 17, 18, 1_789_999_999, 19, 1_789_990_000)
+    put(
+        data, 192, "<QqQQQQQQQQqQq", 41, 1_790_000_100, 11, 12, 13, 14, 15, 16, 17, 18, 1_789_999_999, 19, 1_789_990_000
+    )
     return bytes(data)
 
 

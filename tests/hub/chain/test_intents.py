@@ -10,6 +10,7 @@ import base58
 import pytest
 from solders.instruction import AccountMeta, Instruction
 from solders.pubkey import Pubkey
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from hub import metrics
@@ -231,3 +232,26 @@ def test_the_gauges_have_each_kind_and_the_age_of_the_oldest(engine):
 
 def test_a_signature_is_shown_as_explorers_show_it():
     assert base58.b58decode(attempt().signature) == attempt().hub_signature
+
+
+def test_however_many_intents_wait_the_first_of_them_is_found_by_its_index(engine):
+    with transaction(engine) as connection:
+        connection.execute(
+            text(
+                "INSERT INTO chain_intents (intent_id, kind, subject, instructions, compute_units, lookup_tables, data,"
+                " state, next_at, created_at) SELECT gen_random_uuid(), 'mint', 'meters:3', '{}', 1, '{}', '{}',"
+                " 'planned', :now - i * interval '1 s', :now FROM generate_series(1, 20000) AS i"
+            ),
+            {"now": NOW},
+        )
+        connection.execute(text("ANALYZE chain_intents"))
+        values = {"states": ["planned", "unknown"], "now": NOW, "leased_until": LEASED}
+        plan = connection.execute(text("EXPLAIN (ANALYZE, FORMAT JSON) " + store._LEASE.text), values).scalar_one()
+    assert max(_rows_of(plan[0]["Plan"])) <= 2
+
+
+def _rows_of(node):
+    """How many rows each node of a query's plan went through."""
+    yield node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    for below in node.get("Plans", []):
+        yield from _rows_of(below)

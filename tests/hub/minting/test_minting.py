@@ -7,12 +7,15 @@ import threading
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
 from hub.audit.store import list_links
+from hub.chain.intents import Ended
 from hub.db import transaction
 from hub.errors import GapAlreadyLost, GapNotFound, MintingNotHeld, QuarantineNotReleasable
 from hub.minting import service
 from hub.minting.queries import list_tokens
+from hub.minting.reactions import react_to_mint
 from hub.readings import queries
 from hub.registry.service import Capacity, register_meter, retire_meter, set_minting_allowed, suspend_meter
 from simulators.sealing import START_SURPLUS_WH, seeded_key
@@ -63,6 +66,20 @@ def test_seals_and_readings_tell_by_which_transaction_they_were_minted(house, ho
     assert seals[0].transaction_signature == seals[1].transaction_signature is not None
     assert seals[2].transaction_signature is None
     assert [stretch[2] for stretch in stretches] == [seals[0].transaction_signature]
+
+
+def test_operators_hear_of_a_mint_that_nobody_knows_the_end_of_and_it_is_still_minted_once(house, home):
+    house.take(*home.messages(3))
+    house.plan()
+    with transaction(house.engine) as connection:
+        [(intent_id, subject)] = connection.execute(text("SELECT intent_id, subject FROM chain_intents")).all()
+        unknown = Ended(intent_id, "mint", subject, {}, "unknown", "5sig", None, "chain_silent", "the node is silent")
+        react_to_mint(connection, unknown, house.now)
+        alarms = connection.execute(text("SELECT kind, detail FROM alarms")).all()
+    assert [(each.kind, each.detail["intent_id"]) for each in alarms] == [("transaction_unknown", str(intent_id))]
+    assert house.why(home.meter_id) == "in_flight", "nothing else is presented in its place"
+    house.mint_all()
+    assert house.chain.minted_wh() == earned_wh(home)
 
 
 def test_a_missing_seal_stops_minting_behind_it_until_it_comes(house, home):

@@ -28,6 +28,7 @@ def went_on_from(house: House, stolen: SimulatedMeter, before: ExpectedEnergy) -
         interval_s=stolen.interval_s,
         readings_per_seal=stolen.readings_per_seal,
     )
+    meter.key_epoch = stolen.key_epoch
     meter.sequence, meter.last_seal_hash = seal.sequence, seal_hash(seal_bytes)
     meter._energy_ws = [
         (before.production_wh - 100_000) * 3_600,
