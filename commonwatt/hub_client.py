@@ -6,6 +6,7 @@ invocation's one Idempotency-Key, so repeating it after a lost answer performs n
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -122,9 +123,10 @@ class HubClient:
             if cursor is None:
                 return
 
-    def post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
-        """Perform a change once, however often it must be sent."""
-        headers = {"Idempotency-Key": self._key}
+    def post(self, path: str, body: Mapping[str, object], act: str = "") -> dict[str, Any]:
+        """Perform a change once, however often it must be sent. `act` tells several of one invocation apart."""
+        key = hashlib.sha256(f"{self._key} {act}".encode()).hexdigest() if act else self._key
+        headers = {"Idempotency-Key": key}
         try:
             return self._persist(lambda: object_of(self._http.post(path, json=body, headers=headers)))
         except CommandError as fault:

@@ -8,8 +8,11 @@ signature is the one that its owner names, never the one that the hub names.
 from __future__ import annotations
 
 import base64
+import hashlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID, uuid4
 
@@ -31,9 +34,27 @@ PAUSE_S: Final = 0.5
 WAIT_S: Final = 180
 UNKNOWN_STATUS: Final = 3
 """How the program ends when the end is not known yet; 1 is a refusal."""
+INTERRUPTED_STATUS: Final = 130
 WAITS, GOOD, BAD = ("planned", "awaiting_wallet", "open", "unknown"), "finalized", ("failed", "expired")
 _LAPSED: Final = ("transaction_expired", "transaction_not_ours", "intent_not_awaiting")
 """Refusals after which the hub may have built another transaction, which is read anew."""
+_TOLD: Final[Mapping[str, type | tuple[type, ...]]] = {
+    "registration_id": str,
+    "kind": str,
+    "meter_id": (str, NoneType),
+    "state": str,
+    "program_id": str,
+    "transaction": (dict, NoneType),
+    "signature": (str, NoneType),
+    "error_code": (str, NoneType),
+    "error": (str, NoneType),
+}
+"""What a hub tells of a registration, as far as it matters here."""
+
+_AWAY: Final = ("no_answer", "database_away")
+
+Act = Literal["user.register", "meter.register"]
+Answer = dict[str, Any]
 
 app = typer.Typer(
     help="Your wallet on the chain: register it and your meters, sign, see what it holds.",
@@ -120,8 +141,8 @@ def sign(
     """Sign a registration that was asked for elsewhere, in a browser say."""
     with open_client(context) as hub:
         signer = _Signer(hub, Wallet.read(wallet_file), program, yes, wait_s)
-        asked = hub.get(path_of("me", "registrations", registration_id))
-        act: Literal["user.register", "meter.register"]
+        asked = _told(hub.get(path_of("me", "registrations", registration_id)))
+        act: Act
         act = "user.register" if asked["kind"] == "user.register" else "meter.register"
         signer.run(asked, act, asked["meter_id"])
 
@@ -181,10 +202,18 @@ class _Signer:
         self._yes = yes
         self._ends_s = time.monotonic() + wait_s
         self._confirmed: Lines | None = None
+        self._signed = False
 
-    def run(self, asked: dict[str, Any], act: Literal["user.register", "meter.register"], meter_id: str | None) -> None:
+    def run(self, asked: Answer, act: Act, meter_id: str | None) -> None:
         """Until the end is known, or it is not waited for any longer. Ends the program with a status."""
-        state, path = "", path_of("me", "registrations", str(asked["registration_id"]))
+        try:
+            self._run(_told(asked), act, meter_id)
+        except KeyboardInterrupt as fault:
+            typer.echo(f"{PROGRAM}: what was signed goes on without you; look again: {PROGRAM} registrations", err=True)
+            raise typer.Exit(INTERRUPTED_STATUS) from fault
+
+    def _run(self, asked: Answer, act: Act, meter_id: str | None) -> None:
+        state, path = "", path_of("me", "registrations", asked["registration_id"])
         while True:
             if asked["state"] != state:
                 state = asked["state"]
@@ -195,37 +224,50 @@ class _Signer:
                 return
             if state not in WAITS:
                 raise CommandError("unexpected_answer", f"the state {state}")
-            if asked["transaction"] is not None:
+            late = time.monotonic() > self._ends_s
+            if asked["transaction"] is not None and not (late and self._signed):
                 asked = self._sign(asked, act, meter_id, path)
                 continue
-            if time.monotonic() > self._ends_s:
+            if late:
                 typer.echo(f"{PROGRAM}: not known yet how it ends; look again: {PROGRAM} registrations", err=True)
                 raise typer.Exit(UNKNOWN_STATUS)
             time.sleep(PAUSE_S)
-            asked = self._hub.get(path)
+            asked = self._look(path) or asked
 
-    def _sign(
-        self, asked: dict[str, Any], act: Literal["user.register", "meter.register"], meter_id: str | None, path: str
-    ) -> dict[str, Any]:
-        """Read, show, ask, sign; what the hub answers. If it was too late, how things stand instead."""
+    def _look(self, path: str) -> Answer | None:
+        """How things stand; None if the hub does not answer, which says nothing about them."""
         try:
-            message = base64.b64decode(str(asked["transaction"]["message"]), validate=True)
+            return _told(self._hub.get(path))
+        except CommandError as fault:
+            if fault.code not in _AWAY:
+                raise
+            return None
+
+    def _sign(self, asked: Answer, act: Act, meter_id: str | None, path: str) -> Answer:
+        """Read, show, ask, sign; what the hub answers. If it was too late, how things stand instead."""
+        shown = asked["transaction"].get("message")
+        if not isinstance(shown, str):
+            raise CommandError("unexpected_answer", "a transaction without its message")
+        try:
+            message = base64.b64decode(shown, validate=True)
         except ValueError as fault:
             raise CommandError("transaction_refused", "it is no Base64") from fault
-        program = self._program = self._program or str(asked["program_id"])
-        wallet, registration_id = Pubkey(self.wallet.public_key), _uuid(str(asked["registration_id"]))
+        program = self._program = self._program or asked["program_id"]
+        wallet, registration_id = Pubkey(self.wallet.public_key), _uuid(asked["registration_id"])
         expected = Expected(act, wallet, _address(program), registration_id, meter_id)
         lines = read_transaction(message, expected)
         self._confirm(lines)
         signature = base58.b58encode(self.wallet.sign(message)).decode()
         body = {"message": base64.b64encode(message).decode(), "signature": signature}
         try:
-            return self._hub.post(f"{path}/signature", body)
+            sent = self._hub.post(f"{path}/signature", body, hashlib.sha256(message).hexdigest())
+            self._signed = True
+            return _told(sent)
         except CommandError as fault:
             if fault.code not in _LAPSED or time.monotonic() > self._ends_s:
                 raise
             time.sleep(PAUSE_S)
-            return self._hub.get(path)
+            return _told(self._hub.get(path))
 
     def _confirm(self, lines: Lines) -> None:
         """Show what it says, once, and ask. Raises CommandError `not_signed`."""
@@ -243,8 +285,17 @@ class _Signer:
         self._confirmed = lines
 
 
-def _detail(asked: dict[str, Any]) -> str:
+def _detail(asked: Answer) -> str:
     return f" {clean(str(asked['signature']))}" if asked["signature"] else ""
+
+
+def _told(answer: Answer) -> Answer:
+    """The answer, if it is one about a registration. Raises CommandError `unexpected_answer`."""
+    for name, kind in _TOLD.items():
+        if name not in answer or not isinstance(answer[name], kind):
+            raise CommandError("unexpected_answer", f"a registration without a proper {name}; is this a hub?")
+    _uuid(answer["registration_id"])
+    return answer
 
 
 def _uuid(text: str) -> UUID:

@@ -26,8 +26,10 @@ class Node:
 
     def lamports_of(self, address: Pubkey) -> int:
         """The SOL of an account, in lamports; none if it does not exist."""
-        answer = self._call("getBalance", str(address))
-        return int(answer["value"])
+        lamports = self._call("getBalance", str(address)).get("value")
+        if not isinstance(lamports, int):
+            raise CommandError("node", f"{self._url} tells no balance")
+        return lamports
 
     def grid_mint(self, program: Pubkey) -> Pubkey:
         """Which token is this program's GRID."""
@@ -47,10 +49,14 @@ class Node:
         return int.from_bytes(data[_TOKEN_AMOUNT_AT : _TOKEN_AMOUNT_AT + 8], "little")
 
     def _account(self, address: Pubkey) -> tuple[Pubkey | None, bytes]:
-        value = self._call("getAccountInfo", str(address), {"encoding": "base64"})["value"]
-        if value is None:
-            return None, b""
-        return Pubkey.from_string(value["owner"]), base64.b64decode(value["data"][0])
+        answer = self._call("getAccountInfo", str(address), {"encoding": "base64"})
+        try:
+            value = answer["value"]
+            if value is None:
+                return None, b""
+            return Pubkey.from_string(value["owner"]), base64.b64decode(value["data"][0], validate=True)
+        except (LookupError, TypeError, ValueError) as fault:
+            raise CommandError("node", f"{self._url} tells of an account what no node does") from fault
 
     def _call(self, method: str, *parameters: object) -> dict[str, Any]:
         finalized: dict[str, object] = {"commitment": "finalized"}

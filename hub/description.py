@@ -40,6 +40,8 @@ TAGS: Final = {
     "meters": "The registry: which meters there are, whose they are, what is decided about them.",
     "readings": "What meters sent: readings, energy, seals, evidence.",
     "keys": "The keys under which meters sign.",
+    "minting": "What became of surplus energy, and how much GRID there is.",
+    "tokens": "What is behind a token.",
     "quarantine": "What is held, and an operator's word on it.",
     "agents": "What meters ask and send over HTTPS.",
     "fleet": "How the meters are.",

@@ -5,6 +5,7 @@ The rules of the domains are in their `api.py`; errors are turned into answers i
 
 from __future__ import annotations
 
+import functools
 import signal
 import socket
 from http import HTTPStatus
@@ -21,7 +22,7 @@ from fastapi.routing import iter_route_contexts
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 
 from hub import logs, metrics
 from hub.api_types import AnswerBody
@@ -79,7 +80,19 @@ def read_hub(settings: Settings, engine: Engine) -> Hub:
 
 def create_app(hub: Hub) -> FastAPI:
     """The application over one engine; the caller owns the engine."""
-    app = FastAPI(
+    app = _application()
+    app.router.routes.extend(_routes())
+    app.state.hub = hub
+    for kind in (HubError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _answer_error)
+    app.add_middleware(Authorisation, gates=gates_of(app))
+    surround(app, settings=hub.settings, buckets=hub.buckets)  # around whatever was added before
+    return app
+
+
+def _application() -> FastAPI:
+    """One without routes."""
+    return FastAPI(
         title="Commonwatt hub",
         docs_url=None,
         redoc_url=None,
@@ -90,9 +103,12 @@ def create_app(hub: Hub) -> FastAPI:
         generate_unique_id_function=operation_id,
         lifespan=live_api.keep_live,
     )
-    app.state.hub = hub
-    for kind in (HubError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, _answer_error)
+
+
+@functools.cache
+def _routes() -> tuple[BaseRoute, ...]:
+    """All routes. They are the same in every application, and FastAPI takes its time to think each of them through."""
+    app = _application()
     app.include_router(sessions_api.router)
     app.include_router(api_keys_api.router)
     app.include_router(wallets_api.router)
@@ -117,9 +133,7 @@ def create_app(hub: Hub) -> FastAPI:
     app.add_api_route("/ready", get_ready, response_model=ReadyAnswer, responses={503: {"model": ReadyAnswer}})
     app.add_api_route("/metrics", get_metrics, response_class=Response, responses=FIGURES)
     app.add_api_route("/openapi.json", get_openapi, response_model=dict[str, Any])
-    app.add_middleware(Authorisation, gates=gates_of(app))
-    surround(app, settings=hub.settings, buckets=hub.buckets)  # around whatever was added before
-    return app
+    return tuple(app.routes)
 
 
 def serve(settings: Settings) -> None:

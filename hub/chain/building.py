@@ -67,7 +67,7 @@ async def build(sender: Sender, leased: Leased) -> None:
         await set_back(sender, leased, why(f"simulation: {simulation.fault}"))
         return
     attempt = Attempt(
-        attempt_no=1 + len(intent.attempts),
+        attempt_no=1 if intent.newest is None else 1 + intent.newest.attempt_no,
         message=message,
         hub_signature=bytes(sender.key.sign_message(message)),
         wallet_signature=None,

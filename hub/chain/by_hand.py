@@ -28,6 +28,12 @@ RESEND_PAUSE_S: Final = 2.0
 _LEVELS: Final[Sequence[Level]] = ("processed", "confirmed", "finalized")
 
 
+def fees_lamports(signatures: int, transactions: int, compute_unit_price_micro_lamports: int) -> int:
+    """What so many transactions with so many signatures in all take, whatever they do."""
+    of_one = -(-COMPUTE_UNITS * compute_unit_price_micro_lamports // 1_000_000)
+    return FEE_LAMPORTS * signatures + of_one * transactions
+
+
 async def carry_out(
     node: Node,
     instructions: Sequence[Instruction],

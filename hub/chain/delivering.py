@@ -87,7 +87,7 @@ async def _hand_over(sender: Sender, attempt: Attempt) -> tuple[str, str | None,
     if attempt.wallet_signature is not None:
         signatures.append(attempt.wallet_signature)
     try:
-        await sender.node.send(transaction_of(attempt.message, signatures))
+        await sender.node.send(transaction_of(attempt.message, signatures), attempt.signed_at_slot)
     except PreflightRefused as fault:
         if fault.fault.name == ALREADY_PROCESSED:
             return "taken", None, ""

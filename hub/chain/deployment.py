@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from solders.instruction import Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.system_program import CreateAccountWithSeedParams, create_account_with_seed
@@ -19,7 +20,7 @@ from solders.system_program import CreateAccountWithSeedParams, create_account_w
 from hub.chain import instructions, loader
 from hub.chain.accounts import ConfigAccount
 from hub.chain.addresses import LOADER_PROGRAM, TOKEN_2022_PROGRAM, Addresses
-from hub.chain.by_hand import FEE_LAMPORTS, carry_out
+from hub.chain.by_hand import carry_out, fees_lamports
 from hub.chain.chain_state import (
     PROGRAM_BYTES,
     PROGRAM_DATA_HEADER_BYTES,
@@ -31,7 +32,7 @@ from hub.chain.instructions import Roles
 from hub.chain.rpc import Node
 from hub.chain.rpc_answers import Level, NodeAccount
 from hub.chain.token_2022 import MINT_BYTES, TokenName, initialize_grid_mint, mint_bytes_with_name
-from hub.errors import ProgramDiffers, ProgramNotDeployed, ProgramNotInitialized, SettingsInvalid
+from hub.errors import ProgramDiffers, ProgramNotDeployed, ProgramNotInitialized, SettingsInvalid, TransactionRefused
 
 ROOM_FACTOR: Final = 2
 """A program gets room for one twice its size, so that an upgrade seldom has to make room first."""
@@ -60,11 +61,17 @@ class Deployer:
     say: Say
     level: Level = "finalized"
     """Of the last step; those on the way are content with confirmed."""
+    compute_unit_price_micro_lamports: int = 0
+    """Offered so that a busy cluster takes its transactions."""
 
     @property
     def signers(self) -> list[Keypair]:
         """The payer first."""
         return [self.payer] if self.payer == self.authority else [self.payer, self.authority]
+
+    async def carry_out(self, steps: Sequence[Instruction], signers: Sequence[Keypair], level: Level) -> None:
+        """One transaction, waited for."""
+        await carry_out(self.node, steps, signers, level, self.compute_unit_price_micro_lamports)
 
 
 def buffer_key(payer: Keypair, program: bytes) -> Keypair:
@@ -81,16 +88,19 @@ async def is_deployed(node: Node, program_id: Pubkey) -> bool:
     return True
 
 
-async def deployment_cost(node: Node, program: bytes) -> Cost:
+async def deployment_cost(node: Node, program: bytes, compute_unit_price_micro_lamports: int = 0) -> Cost:
     """Of `deploy`, from nothing."""
     kept = await node.rent_lamports(PROGRAM_BYTES)
     kept += await node.rent_lamports(PROGRAM_DATA_HEADER_BYTES + ROOM_FACTOR * len(program))
     lent = await node.rent_lamports(loader.BUFFER_HEADER_BYTES + len(program))
     pieces = -(-len(program) // loader.PIECE_BYTES)
-    return Cost(kept, FEE_LAMPORTS * (2 * pieces + 5), lent)
+    fees = fees_lamports(2 * pieces + 5, pieces + 2, compute_unit_price_micro_lamports)
+    return Cost(kept, fees, lent)
 
 
-async def upgrade_cost(node: Node, program_id: Pubkey, program: bytes) -> Cost:
+async def upgrade_cost(
+    node: Node, program_id: Pubkey, program: bytes, compute_unit_price_micro_lamports: int = 0
+) -> Cost:
     """Of `upgrade`: the buffer is lent, room that is not there is kept. Raises ProgramNotDeployed."""
     room_bytes = len((await get_program_data(node, program_id)).content)
     more_bytes = room_missing_bytes(room_bytes, program)
@@ -100,7 +110,8 @@ async def upgrade_cost(node: Node, program_id: Pubkey, program: bytes) -> Cost:
         kept -= await node.rent_lamports(PROGRAM_DATA_HEADER_BYTES + room_bytes)
     lent = await node.rent_lamports(loader.BUFFER_HEADER_BYTES + len(program))
     pieces = -(-len(program) // loader.PIECE_BYTES)
-    return Cost(kept, FEE_LAMPORTS * (2 * pieces + 6), lent)
+    fees = fees_lamports(2 * pieces + 6, pieces + 3, compute_unit_price_micro_lamports)
+    return Cost(kept, fees, lent)
 
 
 def room_missing_bytes(room_bytes: int, program: bytes) -> int:
@@ -132,7 +143,8 @@ async def deploy(deployer: Deployer, program_key: Keypair, program: bytes) -> No
         await node.rent_lamports(PROGRAM_BYTES),
     )
     deployer.say(f"Making the program {program_id}.")
-    await carry_out(node, steps, [*deployer.signers, program_key], deployer.level)
+    deploying = deployer.carry_out(steps, [*deployer.signers, program_key], deployer.level)
+    await _unless_done(deploying, lambda: _is_there(node, program_id, program))
 
 
 async def upgrade(deployer: Deployer, program_id: Pubkey, program: bytes) -> None:
@@ -150,17 +162,18 @@ async def upgrade(deployer: Deployer, program_id: Pubkey, program: bytes) -> Non
     if more_bytes := room_missing_bytes(len(present.content), program):
         deployer.say(f"Making room for {more_bytes} bytes more.")
         extension = loader.extend(program_id, deployer.payer.pubkey(), more_bytes)
-        await carry_out(node, [extension], [deployer.payer], deployer.level)
+        await deployer.carry_out([extension], [deployer.payer], deployer.level)
     buffer = await _fill_buffer(deployer, program)
     step = loader.upgrade(program_id, buffer, deployer.authority.pubkey(), deployer.payer.pubkey())
     deployer.say(f"Upgrading the program {program_id}.")
-    await carry_out(node, [step], deployer.signers, deployer.level)
+    upgrading = deployer.carry_out([step], deployer.signers, deployer.level)
+    await _unless_done(upgrading, lambda: _is_there(node, program_id, program))
 
 
 async def set_upgrade_authority(deployer: Deployer, program_id: Pubkey, new_authority: Pubkey | None) -> None:
     """Hand the right to upgrade to another key; None: to nobody, for ever."""
     step = loader.set_upgrade_authority(program_id, deployer.authority.pubkey(), new_authority)
-    await carry_out(deployer.node, [step], deployer.signers, deployer.level)
+    await deployer.carry_out([step], deployer.signers, deployer.level)
 
 
 def mint_seed(domain: bytes) -> str:
@@ -173,14 +186,21 @@ def grid_mint_of(authority: Pubkey, domain: bytes) -> Pubkey:
     return Pubkey.create_with_seed(authority, mint_seed(domain), TOKEN_2022_PROGRAM)
 
 
-async def initialization_cost(node: Node, name: TokenName) -> Cost:
+async def initialization_cost(node: Node, name: TokenName, compute_unit_price_micro_lamports: int = 0) -> Cost:
     """Of `initialize`."""
     kept = await node.rent_lamports(320) + await node.rent_lamports(mint_bytes_with_name(name))
-    return Cost(kept, FEE_LAMPORTS)
+    return Cost(kept, fees_lamports(1, 1, compute_unit_price_micro_lamports))
 
 
 async def initialize(
-    node: Node, authority: Keypair, program_id: Pubkey, domain: bytes, roles: Roles, name: TokenName, level: Level
+    node: Node,
+    authority: Keypair,
+    program_id: Pubkey,
+    domain: bytes,
+    roles: Roles,
+    name: TokenName,
+    level: Level,
+    compute_unit_price_micro_lamports: int = 0,
 ) -> None:
     """Make the mint of GRID, hand it to the program, and make the Config: one transaction, all or nothing.
 
@@ -202,7 +222,7 @@ async def initialize(
         *initialize_grid_mint(mint, payer, at.config(), name),
         instructions.initialize(at, bytes(payer), mint, domain, roles),
     ]
-    await carry_out(node, steps, [authority], level)
+    await carry_out(node, steps, [authority], level, compute_unit_price_micro_lamports)
 
 
 async def find_config(node: Node, program_id: Pubkey) -> ConfigAccount | None:
@@ -211,6 +231,23 @@ async def find_config(node: Node, program_id: Pubkey) -> ConfigAccount | None:
         return await get_config(node, program_id, "confirmed")
     except ProgramNotInitialized:
         return None
+
+
+async def _unless_done(act: Awaitable[None], is_done: Callable[[], Awaitable[bool]]) -> None:
+    """Do this. If it is refused because it was done meanwhile, by the transaction of a command that was interrupted and
+    given again at once, all is well."""
+    try:
+        await act
+    except TransactionRefused:
+        if not await is_done():
+            raise
+
+
+async def _is_there(node: Node, program_id: Pubkey, program: bytes) -> bool:
+    """Whether this very program is at this address."""
+    if not await is_deployed(node, program_id):
+        return False
+    return holds((await get_program_data(node, program_id, "confirmed")).content, program)
 
 
 async def _fill_buffer(deployer: Deployer, program: bytes) -> Pubkey:
@@ -222,7 +259,12 @@ async def _fill_buffer(deployer: Deployer, program: bytes) -> Pubkey:
         deployer.say(f"Making a buffer of {len(program)} bytes, {buffer}.")
         lamports = await node.rent_lamports(loader.BUFFER_HEADER_BYTES + len(program))
         steps = loader.create_buffer(deployer.payer.pubkey(), buffer, authority, len(program), lamports)
-        await carry_out(node, steps, [deployer.payer, key], "confirmed")
+        making = deployer.carry_out(steps, [deployer.payer, key], "confirmed")
+
+        async def is_made() -> bool:
+            return await node.find_account(buffer, "confirmed") is not None
+
+        await _unless_done(making, is_made)
         account = await node.find_account(buffer, "confirmed")
     while pieces := list(loader.pieces_missing(program, _buffered(account, authority))):
         deployer.say(f"Writing {len(pieces)} pieces.")
@@ -231,7 +273,7 @@ async def _fill_buffer(deployer: Deployer, program: bytes) -> Pubkey:
         async def write(at: int, piece: bytes, turns: asyncio.Semaphore = turns) -> None:
             async with turns:
                 step = loader.write_piece(buffer, authority, at, piece)
-                await carry_out(node, [step], deployer.signers, "confirmed")
+                await deployer.carry_out([step], deployer.signers, "confirmed")
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -120,7 +120,8 @@ _LEASE = text(
 
 @dataclass(frozen=True)
 class Leased:
-    """An intent that this sender looks after; `lease_token` proves that it still is ours."""
+    """An intent that this sender looks after, with its newest attempt alone (what a busy cluster drops for days has
+    thousands); `lease_token` proves that it still is ours."""
 
     intent: Intent
     lease_token: int
@@ -189,9 +190,8 @@ def lease_due(
     row = connection.execute(_LEASE, values).one_or_none()
     if row is None:
         return None
-    intent = find_intent(connection, row.intent_id)
-    assert intent is not None
-    return Leased(intent, row.lease_token)
+    leased = connection.execute(select(*_INTENT_COLUMNS).where(chain_intents.c.intent_id == row.intent_id)).one()
+    return Leased(_with_attempts(connection, leased, newest_only=True), row.lease_token)
 
 
 def change_state(
@@ -292,7 +292,7 @@ def _update_attempt(connection: Connection, attempt: Attempt, **changes: object)
     )
 
 
-def _with_attempts(connection: Connection, row: Row[Any]) -> Intent:
+def _with_attempts(connection: Connection, row: Row[Any], newest_only: bool = False) -> Intent:
     fields = dict(row._mapping)
     fields["state"] = IntentState(fields["state"])
     fields["instructions"] = tuple(Instruction.from_bytes(bytes(each)) for each in fields["instructions"])
@@ -311,6 +311,7 @@ def _with_attempts(connection: Connection, row: Row[Any]) -> Intent:
             columns.refusal,
         )
         .where(columns.intent_id == fields["intent_id"])
-        .order_by(columns.attempt_no)
-    )
-    return Intent(**fields, attempts=tuple(Attempt(*each) for each in rows))
+        .order_by(columns.attempt_no.desc())
+        .limit(1 if newest_only else None)
+    ).all()
+    return Intent(**fields, attempts=tuple(Attempt(*each) for each in reversed(rows)))

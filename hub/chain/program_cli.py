@@ -22,7 +22,7 @@ from hub import db
 from hub.chain import deployment, instructions, lookup_tables_store
 from hub.chain.accounts import ConfigAccount
 from hub.chain.addresses import Addresses
-from hub.chain.by_hand import FEE_LAMPORTS, carry_out
+from hub.chain.by_hand import carry_out, fees_lamports
 from hub.chain.chain_state import check_genesis, energy_program, get_config
 from hub.chain.deployment import Cost, Deployer
 from hub.chain.instructions import Roles
@@ -35,8 +35,8 @@ from hub.settings import check_node
 from protocol.errors import ProtocolError
 from protocol.topics import check_community_id, domain_of
 
-CAPACITY_W_MAX = 1_000_000
-"""Of one meter, unless told otherwise: a megawatt."""
+CAPACITY_W_MAX = 100_000
+"""Of one meter, unless told otherwise: the roof of a school."""
 REGISTER_STEP_WH_MAX = 10_000
 
 app = typer.Typer(help="The energy program on the chain.", no_args_is_help=True)
@@ -55,6 +55,16 @@ Genesis = Annotated[
     str,
     typer.Option("--genesis-hash-hex", envvar="COMMONWATT_GENESIS_HASH_HEX", help="Refuse a node of any other chain."),
 ]
+Price = Annotated[
+    int,
+    typer.Option(
+        "--compute-unit-price",
+        envvar="COMMONWATT_COMPUTE_UNIT_PRICE_MICRO_LAMPORTS",
+        min=0,
+        max=10_000_000,
+        help="Micro-lamports offered for each compute unit, so that a busy cluster takes the transactions.",
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 OptionalKey = Annotated[str, typer.Option(help="Base58; unless given, it stays.")]
 
@@ -66,6 +76,7 @@ def deploy(
     keypair: Payer,
     program_keypair: Annotated[Path, typer.Option(help="Key file whose address the program gets.")],
     genesis_hash_hex: Genesis = "",
+    price: Price = 0,
     yes: Yes = False,
 ) -> None:
     """Bring the program of this release to the chain. Again after an interruption: it goes on where it was."""
@@ -74,9 +85,9 @@ def deploy(
         payer, program_key = read_keypair(keypair), read_keypair(program_keypair)
         await _check_chain(node, genesis_hash_hex)
         if not await deployment.is_deployed(node, program_key.pubkey()):
-            cost = await deployment.deployment_cost(node, energy_program())
+            cost = await deployment.deployment_cost(node, energy_program(), price)
             await _agree(node, f"deploy the program {program_key.pubkey()}", payer, cost, yes)
-        await deployment.deploy(Deployer(node, payer, payer, typer.echo), program_key, energy_program())
+        await deployment.deploy(_deployer(node, payer, price), program_key, energy_program())
         typer.echo(f"COMMONWATT_GENESIS_HASH_HEX={(await node.genesis_hash()).hex()}")
         typer.echo(f"COMMONWATT_PROGRAM_ID_HEX={bytes(program_key.pubkey()).hex()}")
 
@@ -85,16 +96,22 @@ def deploy(
 
 @app.command()
 def upgrade(
-    *, rpc_url: RpcUrl, keypair: Payer, program_id: ProgramId, genesis_hash_hex: Genesis = "", yes: Yes = False
+    *,
+    rpc_url: RpcUrl,
+    keypair: Payer,
+    program_id: ProgramId,
+    genesis_hash_hex: Genesis = "",
+    price: Price = 0,
+    yes: Yes = False,
 ) -> None:
     """Put the program of this release in the place of the one on the chain; accounts and GRID stay as they are."""
 
     async def act(node: Node) -> None:
         payer = read_keypair(keypair)
         await _check_chain(node, genesis_hash_hex)
-        cost = await deployment.upgrade_cost(node, _key(program_id), energy_program())
+        cost = await deployment.upgrade_cost(node, _key(program_id), energy_program(), price)
         await _agree(node, f"upgrade the program {_key(program_id)}", payer, cost, yes)
-        await deployment.upgrade(Deployer(node, payer, payer, typer.echo), _key(program_id), energy_program())
+        await deployment.upgrade(_deployer(node, payer, price), _key(program_id), energy_program())
         typer.echo("The program is this release's.")
 
     _run(rpc_url, act)
@@ -109,6 +126,7 @@ def set_upgrade_authority(
     new_authority: Annotated[str, typer.Option(help="Address of who may upgrade from now on, Base58.")] = "",
     final: Annotated[bool, typer.Option("--final", help="Nobody may upgrade it, ever again.")] = False,
     genesis_hash_hex: Genesis = "",
+    price: Price = 0,
     yes: Yes = False,
 ) -> None:
     """Hand the right to upgrade to another key, or to nobody."""
@@ -119,9 +137,9 @@ def set_upgrade_authority(
         payer = read_keypair(keypair)
         await _check_chain(node, genesis_hash_hex)
         what = "let NOBODY upgrade the program ever again" if final else f"let {_key(new_authority)} alone upgrade it"
-        await _agree(node, what, payer, Cost(0, FEE_LAMPORTS), yes)
+        await _agree(node, what, payer, Cost(0, fees_lamports(1, 1, price)), yes)
         heir = None if final else _key(new_authority)
-        await deployment.set_upgrade_authority(Deployer(node, payer, payer, typer.echo), _key(program_id), heir)
+        await deployment.set_upgrade_authority(_deployer(node, payer, price), _key(program_id), heir)
         typer.echo("Nobody can upgrade it any more." if final else f"{heir} may upgrade it.")
 
     _run(rpc_url, act)
@@ -145,6 +163,7 @@ def initialize(
     symbol: Annotated[str, typer.Option(help="Likewise, in short.")] = "GRID",
     uri: Annotated[str, typer.Option(help="Of a JSON file with a picture, as wallets read it.")] = "",
     genesis_hash_hex: Genesis = "",
+    price: Price = 0,
     yes: Yes = False,
 ) -> None:
     """Make the mint of GRID, hand it to the program, and tell the program whom it serves. Once, for ever."""
@@ -161,9 +180,9 @@ def initialize(
             typer.echo("It is initialized already; `configure` changes what can be changed.")
             return
         token = TokenName(name, symbol, uri)
-        cost = await deployment.initialization_cost(node, token)
+        cost = await deployment.initialization_cost(node, token, price)
         await _agree(node, f"initialize the program for {community_id}, domain {domain.hex()}", authority, cost, yes)
-        await deployment.initialize(node, authority, _key(program_id), domain, roles, token, "finalized")
+        await deployment.initialize(node, authority, _key(program_id), domain, roles, token, "finalized", price)
         typer.echo(f"It serves {community_id}; GRID is {deployment.grid_mint_of(authority.pubkey(), domain)}.")
 
     _run(rpc_url, act)
@@ -182,6 +201,7 @@ def configure(
     capacity_w_max: Annotated[int | None, typer.Option(min=1)] = None,
     register_step_wh_max: Annotated[int | None, typer.Option(min=1, max=2**32 - 1)] = None,
     genesis_hash_hex: Genesis = "",
+    price: Price = 0,
     yes: Yes = False,
 ) -> None:
     """Change who may do what, and the limits of meters; what is not given stays. --keypair is the admin's."""
@@ -201,28 +221,40 @@ def configure(
         for line in _changes(config, roles, heir):
             typer.echo(line)
         signers = [admin] if heir == admin else [admin, heir]
-        await _agree(node, "configure the program so", admin, Cost(0, FEE_LAMPORTS * len(signers)), yes)
+        await _agree(node, "configure the program so", admin, Cost(0, fees_lamports(len(signers), 1, price)), yes)
         at = Addresses(_key(program_id))
         step = instructions.configure(at, bytes(admin.pubkey()), bytes(heir.pubkey()), roles)
-        typer.echo(f"Configured by {await carry_out(node, [step], signers)}.")
+        typer.echo(f"Configured by {await carry_out(node, [step], signers, 'finalized', price)}.")
 
     _run(rpc_url, act)
 
 
 @app.command()
 def pause(
-    *, rpc_url: RpcUrl, keypair: Payer, program_id: ProgramId, genesis_hash_hex: Genesis = "", yes: Yes = False
+    *,
+    rpc_url: RpcUrl,
+    keypair: Payer,
+    program_id: ProgramId,
+    genesis_hash_hex: Genesis = "",
+    price: Price = 0,
+    yes: Yes = False,
 ) -> None:
     """Stop the program: nothing is registered, presented or minted. --keypair is the hub's or the admin's."""
-    _set_paused(rpc_url, keypair, program_id, genesis_hash_hex, True, yes)
+    _set_paused(rpc_url, keypair, program_id, genesis_hash_hex, True, price, yes)
 
 
 @app.command()
 def resume(
-    *, rpc_url: RpcUrl, keypair: Payer, program_id: ProgramId, genesis_hash_hex: Genesis = "", yes: Yes = False
+    *,
+    rpc_url: RpcUrl,
+    keypair: Payer,
+    program_id: ProgramId,
+    genesis_hash_hex: Genesis = "",
+    price: Price = 0,
+    yes: Yes = False,
 ) -> None:
     """Let the program go on. --keypair is the admin's."""
-    _set_paused(rpc_url, keypair, program_id, genesis_hash_hex, False, yes)
+    _set_paused(rpc_url, keypair, program_id, genesis_hash_hex, False, price, yes)
 
 
 @app.command()
@@ -268,16 +300,24 @@ def lookup_tables(*, database_url: Annotated[str, typer.Option(envvar="COMMONWAT
         typer.echo(f"{len(fillings)} tables; `hub chain` makes them and fills them by itself.")
 
 
-def _set_paused(rpc_url: str, keypair: Path, program_id: str, genesis_hash_hex: str, paused: bool, yes: bool) -> None:
+def _set_paused(
+    rpc_url: str, keypair: Path, program_id: str, genesis_hash_hex: str, paused: bool, price: int, yes: bool
+) -> None:
     async def act(node: Node) -> None:
         authority = read_keypair(keypair)
         await _check_chain(node, genesis_hash_hex)
         what = "pause the program" if paused else "let the program go on"
-        await _agree(node, what, authority, Cost(0, FEE_LAMPORTS), yes)
+        await _agree(node, what, authority, Cost(0, fees_lamports(1, 1, price)), yes)
         step = instructions.pause(Addresses(_key(program_id)), bytes(authority.pubkey()), paused)
-        typer.echo(f"{'Paused' if paused else 'Resumed'} by {await carry_out(node, [step], [authority])}.")
+        typer.echo(
+            f"{'Paused' if paused else 'Resumed'} by {await carry_out(node, [step], [authority], 'finalized', price)}."
+        )
 
     _run(rpc_url, act)
+
+
+def _deployer(node: Node, payer: Keypair, price: int) -> Deployer:
+    return Deployer(node, payer, payer, typer.echo, compute_unit_price_micro_lamports=price)
 
 
 def _changes(config: ConfigAccount, roles: Roles, admin: Keypair) -> Iterator[str]:

@@ -65,6 +65,7 @@ _NAMES: Final = [
     "state_unknown",
     "message_differs",
     "counters_differ",
+    "statement_too_old",
 ]
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")

@@ -242,12 +242,15 @@ class Node:
         fault = _fault("simulateTransaction", answer.value.err)
         return Simulation(fault, tuple(answer.value.logs or ()), answer.value.compute_units or 0)
 
-    async def send(self, transaction: bytes) -> None:
+    async def send(self, transaction: bytes, min_context_slot: int | None = None) -> None:
         """Hand a signed transaction to the chain, after a simulation at confirmed.
 
-        Raises PreflightRefused too. The node itself tries no further: that is ours.
+        Raises PreflightRefused too, and ChainLags if the node has not come to that slot: what it would refuse proves
+        nothing. The node itself tries no further: that is ours.
         """
-        config = {"encoding": "base64", "preflightCommitment": "confirmed", "maxRetries": 0}
+        config: dict[str, object] = {"encoding": "base64", "preflightCommitment": "confirmed", "maxRetries": 0}
+        if min_context_slot is not None:
+            config["minContextSlot"] = min_context_slot
         encoded = base64.b64encode(transaction).decode()
         await self._ask("sendTransaction", [encoded, config], TypeAdapter(SignatureAnswer))
 

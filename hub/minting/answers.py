@@ -20,7 +20,8 @@ Signature = Annotated[str, Field(description="The transaction's id, in Base58.")
 class BalanceAnswer(AnswerBody):
     """Where surplus is. accepted + taken back = minted + written off + earned back + pending + held, at any moment.
 
-    `over_minted_wh` was minted for a key whose word was taken back, and is to be earned before anything new is minted.
+    `over_minted_wh` was minted, or written off, for a key whose word was taken back: it is to be earned before anything
+    new is minted.
     """
 
     accepted_wh: EnergyWh
@@ -101,7 +102,7 @@ class MeterTokensAnswer(AnswerBody):
     mints: Count
 
 
-class TokensAnswer(AnswerBody):
+class EarningsAnswer(AnswerBody):
     """What the member's meters have earned in all. What is in its wallet now, only the chain knows."""
 
     amount_units: Units

@@ -31,11 +31,11 @@ from hub.minting import queries, service, store
 from hub.minting.amounts import grid, units
 from hub.minting.answers import (
     BlockedMetersAnswer,
+    EarningsAnswer,
     MeterMintingAnswer,
     MintsAnswer,
     RetryAnswer,
     SupplyAnswer,
-    TokensAnswer,
 )
 from hub.minting.queries import Balance
 from hub.minting.rules import QUIET, Nothing, Present, Reason, Step
@@ -109,7 +109,7 @@ def list_mints(meter_id: MeterPath, page: Annotated[Page, Query()], connection: 
     )
 
 
-@router.get("/me/tokens", response_model=TokensAnswer, dependencies=[Depends(refuse_query)])
+@router.get("/me/tokens", response_model=EarningsAnswer, dependencies=[Depends(refuse_query)])
 def get_my_tokens(access: CurrentAccess, connection: Transaction) -> dict[str, Any]:
     """What the member's own meters have earned, each and in all."""
     owners = members_service.wallets_of(connection, access.actor.member_id)

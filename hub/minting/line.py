@@ -56,12 +56,13 @@ def read_runs(connection: Connection, meter_no: int, key: MeterKey, sequence: in
     if end <= sequence:
         return []
     uncounted = db.execute(
-        "SELECT s.sequence, s.state, coalesce((SELECT max(q.reason) FROM quarantine AS q"
-        "  WHERE q.message_hash = s.seal_hash AND q.meter_no = s.meter_no AND q.key_epoch = s.key_epoch"
-        "  AND q.sequence = s.sequence), '')"
-        " FROM seals AS s WHERE s.meter_no = %s AND s.key_epoch = %s AND s.sequence > %s AND s.sequence <= %s"
+        "SELECT s.sequence, s.state, coalesce(q.reason, '') FROM seals AS s LEFT JOIN ("
+        "  SELECT sequence, message_hash, max(reason) AS reason FROM quarantine"
+        "  WHERE meter_no = %s AND key_epoch = %s AND sequence > %s AND sequence <= %s GROUP BY sequence, message_hash"
+        " ) AS q ON q.sequence = s.sequence AND q.message_hash = s.seal_hash"
+        " WHERE s.meter_no = %s AND s.key_epoch = %s AND s.sequence > %s AND s.sequence <= %s"
         " AND s.state IN ('quarantined', 'rejected') ORDER BY s.sequence LIMIT %s",
-        [meter_no, key.key_epoch, sequence, end, LOOKED_AHEAD_MAX],
+        [meter_no, key.key_epoch, sequence, end] * 2 + [LOOKED_AHEAD_MAX],
     ).fetchall()
     gaps = db.execute(
         "SELECT first_sequence, last_sequence FROM seal_gaps WHERE meter_no = %s AND key_epoch = %s"

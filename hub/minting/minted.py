@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from hub.minting.store import ROTATE
+from hub.minting.store import SUBMIT, WRITE_OFF
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,18 @@ class Minted:
 
 
 def list_minted_by(connection: Connection, signature: str) -> Sequence[Minted]:
-    """What a transaction presented of each of its meters, in the order of their ids; nothing of a change of keys."""
+    """What a transaction presented of each of its meters, in the order of their ids.
+
+    Nothing of a change of keys, nor of a seal that only made way for one: no token comes of either.
+    """
     found = connection.execute(
         text(
             "SELECT m.meter_no, m.meter_id, m.owner, n.key_epoch, n.first_sequence, n.last_sequence,"
             " n.surplus_wh, n.minted_wh, n.written_off_wh, n.earned_back_wh, n.slot"
             " FROM mints AS n JOIN meters AS m USING (meter_no)"
-            " WHERE n.signature = :signature AND n.state = 'finalized' AND n.step <> :rotate ORDER BY m.meter_id"
+            " WHERE n.signature = :signature AND n.state = 'finalized' AND n.step IN (:submit, :write_off)"
+            " ORDER BY m.meter_id"
         ),
-        {"signature": signature, "rotate": ROTATE},
+        {"signature": signature, "submit": SUBMIT, "write_off": WRITE_OFF},
     )
     return [Minted(**row._mapping) for row in found]

@@ -9,7 +9,7 @@ in all, at any moment:
 
 `accepted` comes from the seals themselves; minted, written off and earned back from what was finalized; pending and
 held from the seals that were not presented yet. `taken back` is what was presented of a key whose word was taken back
-afterwards; taken back − earned back is what was minted too much and is still to be earned.
+afterwards; taken back − earned back is what is to be earned before anything new is minted.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Balance:
 
     @property
     def over_minted_wh(self) -> int:
-        """What was minted for a key whose word was taken back, and is not earned yet."""
+        """What was minted or written off for a key whose word was taken back, and is not earned yet."""
         return self.taken_back_wh - self.earned_back_wh
 
     def __add__(self, other: Balance) -> Balance:

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     SURPLUS_OUT_OF_BOUNDS = "surplus_out_of_bounds"
     COUNTER_DECREASED = "counter_decreased"
     ROTATION_OUT_OF_REACH = "rotation_out_of_reach"
+    WRITE_OFF_OUT_OF_REACH = "write_off_out_of_reach"
     HELD = "held"
 
 
@@ -282,7 +283,10 @@ def _present_counted(
             consumed_wh = seal.consumption_wh - chain.consumption_wh
             surplus_wh = seal.surplus_wh - chain.surplus_wh
             credited_wh = min(max(0, surplus_wh - taken_out_wh), max(0, produced_wh - consumed_wh))
-            return _written_off(chain, seal, surplus_wh - credited_wh, min(produced_wh, taken_out_wh))
+            step = _written_off(chain, seal, surplus_wh - credited_wh, min(produced_wh, taken_out_wh))
+            if isinstance(step, Present):
+                return step
+            refused = step
     return refused
 
 
@@ -380,9 +384,20 @@ def _submitted(chain: MeterAccount, seal: SealFacts) -> Present:
     return Present(seal, seal.surplus_wh - chain.surplus_wh, max(0, unsettled_wh))
 
 
-def _written_off(chain: MeterAccount, seal: SealFacts, surplus_wh: int, production_wh: int) -> Present:
-    """Present the seal with so much of what it adds written off."""
+def _written_off(chain: MeterAccount, seal: SealFacts, surplus_wh: int, production_wh: int) -> Present | Nothing:
+    """Present the seal with so much of what it adds written off.
+
+    What was written off for a key that was revoked afterwards stays so, though the counters went back: until they are
+    above it again the program takes no further write-off.
+    """
     surplus_to_wh = chain.written_off_surplus_wh + surplus_wh
+    production_to_wh = chain.written_off_production_wh + production_wh
+    if surplus_to_wh > seal.surplus_wh or production_to_wh > seal.production_wh:
+        return Nothing(
+            Reason.WRITE_OFF_OUT_OF_REACH,
+            f"seal {seal.sequence} states less than was written off for a revoked key:"
+            f" {production_to_wh} Wh of production, {surplus_to_wh} Wh of surplus",
+        )
     return Present(
         seal,
         seal.surplus_wh - chain.surplus_wh,
@@ -391,7 +406,7 @@ def _written_off(chain: MeterAccount, seal: SealFacts, surplus_wh: int, producti
         written_off_production_wh=production_wh,
         writes_off=True,
         written_off_surplus_to_wh=surplus_to_wh,
-        written_off_production_to_wh=chain.written_off_production_wh + production_wh,
+        written_off_production_to_wh=production_to_wh,
     )
 
 

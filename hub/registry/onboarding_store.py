@@ -259,13 +259,6 @@ def end_sponsorship(connection: Connection, registration_id: UUID, state: str, n
     )
 
 
-def find_sponsorship(connection: Connection, registration_id: UUID) -> Sponsorship | None:
-    """Who pays for a registration."""
-    query = select(rent_sponsorships).where(rent_sponsorships.c.registration_id == registration_id)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else Sponsorship(**row._mapping)
-
-
 def map_sponsorships(connection: Connection, registration_ids: Collection[UUID]) -> dict[UUID, Sponsorship]:
     """Who pays for these registrations."""
     query = select(rent_sponsorships).where(rent_sponsorships.c.registration_id.in_(registration_ids))

@@ -31,7 +31,7 @@ if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     fi
 fi
 
-echo "Setting up in var/, this once: downloads about 155 MB of Python packages, takes about a minute."
+echo "Setting up in var/, this once: downloads about 270 MB of Python packages, takes about a minute."
 start=$(date +%s)
 "$venv/bin/python" -m pip install -qq --disable-pip-version-check --require-hashes -r "$lock"
 "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -52,7 +52,8 @@
     ERROR(6046, overflow)                    \
     ERROR(6047, state_unknown)               \
     ERROR(6048, message_differs)             \
-    ERROR(6049, counters_differ)
+    ERROR(6049, counters_differ)             \
+    ERROR(6050, statement_too_old)
 
 #define ENUMERATOR(number, name) error_##name = number,
 enum error { ERRORS(ENUMERATOR) };

@@ -36,6 +36,10 @@ static result check_grid_account(const struct account *account, const struct key
 
 static const struct key NO_PREDECESSOR = {{0, 0, 0, 0}};
 
+/* A meter may have produced since its statement. Were that as old as it likes, whoever has the hub's key could invent a
+   meter and claim years of production at once. */
+#define STATEMENT_AGE_MAX_S (366LL * 86400)
+
 static result register_meter(struct call *call) {
     const struct register_meter_data *data = (const struct register_meter_data *)call->data;
     const struct account *hub = &call->account[0], *owner = &call->account[1], *grid_account = &call->account[6];
@@ -45,6 +49,7 @@ static result register_meter(struct call *call) {
     struct user *user;
     struct signed_message message;
     const struct statement *statement;
+    i64 now;
 
     TRY(open_config_for_hub(call, hub, &call->account[2], &config));
     REQUIRE(owner->is_signer, signer_missing);
@@ -59,6 +64,8 @@ static result register_meter(struct call *call) {
     REQUIRE(same_key(&statement->owner, owner->address), not_the_owner);
     REQUIRE(statement->key_epoch == 1, epoch_differs);
     REQUIRE(same_key(&statement->last_seal_hash, &NO_PREDECESSOR), statement_malformed);
+    TRY(now_unix_s(&now));
+    REQUIRE(statement->valid_from_unix_s >= now - STATEMENT_AGE_MAX_S, statement_too_old);
     TRY(check_grid_account(grid_account, owner->address, &config->grid_mint));
 
     struct new_account new_account = {WORD(METER_WORD), &statement->meter_id.key, sizeof(struct meter), METER_TAG};
@@ -84,7 +91,7 @@ static result register_meter(struct call *call) {
     meter->settled_wh = statement->surplus_wh;
     meter->base_production_wh = statement->production_wh;
     meter->base_surplus_wh = statement->surplus_wh;
-    TRY(now_unix_s(&meter->registered_at_unix_s));
+    meter->registered_at_unix_s = now;
     REQUIRE(!__builtin_add_overflow(user->meters, 1, &user->meters), overflow);
     REQUIRE(!__builtin_add_overflow(user->meters_ever, 1, &user->meters_ever), overflow);
     TRY(emit(call, account, 0, 0));

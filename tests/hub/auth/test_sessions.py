@@ -699,7 +699,7 @@ EVERYTHING = {
 
 
 def test_whatever_happens_a_session_has_one_line_of_tokens_and_an_ended_one_yields_none(engine, token_keys):
-    done = _run(engine, token_keys, 30, 40)
+    done = _run(engine, token_keys, 15, 40)
     assert {"rotated", "said again", "reused", "let in", "kept out"} <= done.keys(), done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ _wallets = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def shared_cluster(server_directory: Path) -> Iterator[Cluster]:
-    with SolanaSimulator(server_directory / "solana", SLOT_MS, FINALIZED_AFTER_SLOTS) as simulator:
+    directory = Path(tempfile.mkdtemp(prefix="solana-", dir=server_directory))  # rooms that import this have one each
+    with SolanaSimulator(directory, SLOT_MS, FINALIZED_AFTER_SLOTS) as simulator:
         cluster = Cluster(simulator)
         cluster.deploy()
         yield cluster

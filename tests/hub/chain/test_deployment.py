@@ -12,7 +12,7 @@ from solders.pubkey import Pubkey
 from hub.chain import deployment, instructions
 from hub.chain.accounts import ConfigState
 from hub.chain.addresses import Addresses
-from hub.chain.by_hand import carry_out
+from hub.chain.by_hand import carry_out, fees_lamports
 from hub.chain.chain_state import check_program, energy_program, get_config, get_program_data
 from hub.chain.deployment import Deployer
 from hub.chain.token_2022 import METADATA_POINTER, TOKEN_METADATA, TokenName, decode_mint
@@ -91,7 +91,11 @@ def test_a_program_is_upgraded_by_its_authority_alone_and_by_nobody_once_it_is_f
         assert held.content[: len(larger)] == larger and len(held.content) >= len(larger)
         spent = before - await deployer.node.lamports(operator.pubkey(), "finalized")
         assert cost.rent_lamports < spent <= cost.rent_lamports + cost.fee_lamports
-        await deployment.set_upgrade_authority(final, program_id, stranger.pubkey())
+        generous = replace(final, compute_unit_price_micro_lamports=1_000_000)
+        before = await deployer.node.lamports(operator.pubkey(), "finalized")
+        await deployment.set_upgrade_authority(generous, program_id, stranger.pubkey())
+        spent = before - await deployer.node.lamports(operator.pubkey(), "finalized")
+        assert spent == fees_lamports(1, 1, 1_000_000) > fees_lamports(1, 1, 0)
         with pytest.raises(TransactionRefused):
             await deployment.set_upgrade_authority(deployer, program_id, None)
         await deployment.set_upgrade_authority(replace(theirs, level="finalized"), program_id, None)

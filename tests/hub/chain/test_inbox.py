@@ -52,8 +52,8 @@ class Community:
         name = _name(stored.event.account)
         if name in self.poison:
             raise Poison(name)
-        before_wh = None if before is None else before.account.surplus_wh
-        values = {"name": name, "wh": stored.event.account.surplus_wh, "before_wh": before_wh}
+        before_wh = None if before is None else _wh(before.account)
+        values = {"name": name, "wh": _wh(stored.event.account), "before_wh": before_wh}
         connection.execute(text("INSERT INTO heard (name, wh, before_wh) VALUES (:name, :wh, :before_wh)"), values)
 
     def _on_ended(self, connection, ended, now):
@@ -92,6 +92,10 @@ class Community:
 
 def _name(account):
     return getattr(account, "meter_id", "user")
+
+
+def _wh(account):
+    return getattr(account, "surplus_wh", 0)
 
 
 def _meter(meter_id: str, surplus_wh: int, business_id: UUID | None = None) -> bytes:

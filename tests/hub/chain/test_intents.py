@@ -234,6 +234,16 @@ def test_a_signature_is_shown_as_explorers_show_it():
     assert base58.b58decode(attempt().signature) == attempt().hub_signature
 
 
+def test_a_sender_is_given_the_newest_attempt_alone_however_many_there_were(engine):
+    intent_id = opened(engine)
+    with transaction(engine) as connection:
+        for number in (2, 3):
+            store.insert_attempt(connection, intent_id, attempt(number), NOW)
+        leased = store.lease_due(connection, [IntentState.OPEN], NOW, LEASED)
+        assert [each.attempt_no for each in leased.intent.attempts] == [3]
+        assert [each.attempt_no for each in get_intent(connection, intent_id).attempts] == [1, 2, 3]
+
+
 def test_however_many_intents_wait_the_first_of_them_is_found_by_its_index(engine):
     with transaction(engine) as connection:
         connection.execute(

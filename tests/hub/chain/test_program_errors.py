@@ -45,6 +45,13 @@ def test_what_a_node_says_has_a_name(err, code, by_program):
     assert (fault.code(PROGRAMS), fault.by_program) == (code, by_program)
 
 
+def test_only_what_a_program_will_refuse_again_is_for_good():
+    assert parse_fault({"InstructionError": [2, {"Custom": 6014}]}).for_good
+    assert not parse_fault("BlockhashNotFound").for_good
+    poor = parse_fault({"InstructionError": [2, {"Custom": 1}]})
+    assert poor.for_want_of_lamports and not poor.for_good, "whoever pays may pay later"
+
+
 @pytest.mark.parametrize(
     "err", [{}, [], 7, "", "no name", {"InstructionError": 3}, {"InstructionError": [1]}, {"a": 1, "b": 2}, True]
 )

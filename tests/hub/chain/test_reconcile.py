@@ -122,8 +122,8 @@ def test_a_node_that_is_behind_repairs_nothing_that_is_newer(reader, cluster, me
     hub = bytes(cluster.hub.pubkey())
     cluster.carry_out(instructions.set_meter_status(cluster.addresses, hub, meter_id, MeterState.SUSPENDED))
     reader.read()
-    with transaction(reader.engine) as connection:  # as another node, a thousand slots further, had told
-        connection.execute(text("UPDATE chain_meters SET slot = slot + 1000, sequence = 99"))
+    with transaction(reader.engine) as connection:  # as another node, a million slots further, had told
+        connection.execute(text("UPDATE chain_meters SET slot = slot + 1000000, sequence = 99"))
     assert reader.reconcile().repaired == 0
     with transaction(reader.engine) as connection:
         meter = mirrors.find_meter(connection, meter_id)

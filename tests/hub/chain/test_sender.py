@@ -148,6 +148,18 @@ def test_a_lagging_node_makes_nobody_pay_twice(driver, new_wallet):
     assert driver.lamports(wallet) == PAYMENT
 
 
+def test_what_a_node_would_refuse_that_is_behind_the_signing_is_no_refusal(driver, new_wallet):
+    intent_id = driver.plan_payment(new_wallet().pubkey(), PAYMENT)
+    assert driver.step(build_once)
+    driver.cluster.simulator.fail(lag_slots=100)
+    assert driver.step(send_once)
+    sent = driver.intent(intent_id).newest
+    assert (sent.sends, sent.refusal_code) == (1, None)
+    assert sent.refusal.startswith("chain_lags")
+    driver.cluster.simulator.fail()
+    driver.finish(intent_id)
+
+
 def test_a_node_that_refuses_every_connection_makes_it_unknown_and_then_it_goes_on(driver, new_wallet):
     wallet = new_wallet().pubkey()
     intent_id = driver.plan_payment(wallet, PAYMENT)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hub.chain.intent import ENDED, NEXT_STATES, UNENDED, Attempt, IntentState
-from hub.chain.rpc import Finalized, Status
+from hub.chain.rpc import BLOCKS_AHEAD_MAX, Blockhash, Finalized, Status
 from hub.chain.sending import (
     LAST_PAUSE_S,
     SETBACK_PAUSE_S_MAX,
     TRIES_MAX,
     Evidence,
     Verdict,
+    check_blockhash,
     judge,
     needs_history,
     pause_after_send_s,
     pause_after_setback_s,
 )
+from hub.errors import ChainAnswersNonsense, ChainLags
 
 numbers = st.integers(0, 2_000)
 levels = st.sampled_from(["processed", "confirmed", "finalized"])
@@ -75,3 +78,15 @@ def test_what_has_ended_stays_so_and_what_is_unknown_may_end_in_any_way():
     assert all(IntentState.FINALIZED in NEXT_STATES[state] for state in UNENDED)
     assert NEXT_STATES[IntentState.UNKNOWN] >= ENDED
     assert IntentState.OPEN not in NEXT_STATES[IntentState.UNKNOWN], "not without a new transaction"
+
+
+def test_a_blockhash_is_signed_for_only_by_what_the_chain_can_have_said():
+    finalized, ahead = Finalized(1_000, 900), BLOCKS_AHEAD_MAX
+    check_blockhash(Blockhash(b"h" * 32, 900 + 150, 1_000), finalized, 0)
+    check_blockhash(Blockhash(b"h" * 32, 900 + ahead, 1_000 + ahead), finalized, 1_000 + ahead)
+    for behind, read_slot in ((999, 0), (1_005, 1_006)):
+        with pytest.raises(ChainLags):
+            check_blockhash(Blockhash(b"h" * 32, 1_050, behind), finalized, read_slot)
+    for height, slot in ((901 + ahead, 1_000), (1_050, 1_001 + ahead)):
+        with pytest.raises(ChainAnswersNonsense):
+            check_blockhash(Blockhash(b"h" * 32, height, slot), finalized, 0)

@@ -233,13 +233,21 @@ class ModelChain:
             or until > meter.closed_until_unix_s
         ):
             raise Refused("counters_beyond")
-        reached_wh = max(0, meter.production_wh - meter.written_off_production_wh)
-        return replace(
-            meter, key=told.public_key, key_epoch=told.key_epoch, sequence=0, closed_until_unix_s=until,
-            production_wh=told.production_wh, consumption_wh=told.consumption_wh, surplus_wh=told.surplus_wh,
-            high_production_wh=max(meter.high_production_wh, reached_wh),
-            high_until_unix_s=max(meter.high_until_unix_s, meter.closed_until_unix_s),
-        )  # fmt: skip
+        counters = (told.production_wh, told.consumption_wh, told.surplus_wh)
+        return take_key(meter, told.public_key, told.key_epoch, until, counters)
+
+
+def take_key(
+    meter: MeterAccount, key: bytes, key_epoch: int, closed_until_unix_s: int, counters: tuple[int, int, int]
+) -> MeterAccount:
+    """What a rotation makes of a meter: where the old key stood stays as a mark."""
+    production_wh, consumption_wh, surplus_wh = counters
+    return replace(
+        meter, key=key, key_epoch=key_epoch, sequence=0, closed_until_unix_s=closed_until_unix_s,
+        production_wh=production_wh, consumption_wh=consumption_wh, surplus_wh=surplus_wh,
+        high_production_wh=max(meter.high_production_wh, meter.production_wh - meter.written_off_production_wh, 0),
+        high_until_unix_s=max(meter.high_until_unix_s, meter.closed_until_unix_s),
+    )  # fmt: skip
 
 
 def _bears(meter: MeterAccount, produced_wh: int, elapsed_s: int) -> bool:

@@ -163,6 +163,15 @@ def test_behind_a_lost_gap_the_first_seal_that_the_program_takes_is_presented():
     assert reason((L, 11, 12), (C, 13, 14), seals=seals) == "over_capacity"
 
 
+def test_nothing_more_is_written_off_before_the_counters_are_above_what_was_for_a_revoked_key():
+    owing = replace(CHAIN, written_off_surplus_wh=2_500, written_off_production_wh=5_600)
+    rejected, behind = seal(11, 1, 500, 0, 500, State.REJECTED), seal(12, 2, 600, 0, 600)
+    assert reason((R, 11, 11), (C, 12, 12), seals=[rejected, behind], chain=owing) == "write_off_out_of_reach"
+    lost = [seal(12, 1, 500, 200, 400), seal(13, 2, 900, 300, 700)]
+    assert step((L, 11, 11), (C, 12, 13), seals=lost, chain=owing).seal.sequence == 13
+    assert reason((L, 11, 11), (C, 12, 12), seals=lost, chain=owing) == "write_off_out_of_reach"
+
+
 def test_the_next_key_comes_when_the_counters_have_reached_its_statement():
     reached = NextKey(2, CHAIN.closed_until_unix_s, 5_000, 4_000, 2_000, 10)
     assert step(next_key=reached) == Rotate(2)

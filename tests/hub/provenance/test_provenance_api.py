@@ -48,8 +48,7 @@ def home(house: House) -> SimulatedMeter:
 def transactions(house: House, where: str = "true") -> list[str]:
     """The signatures of finalized transactions, the oldest first."""
     rows = house.rows(
-        "SELECT signature FROM mints"
-        f" WHERE state = 'finalized' AND {where} GROUP BY signature ORDER BY min(mint_id)"  # noqa: S608
+        f"SELECT signature FROM mints WHERE state = 'finalized' AND {where} GROUP BY signature ORDER BY min(mint_id)"
     )
     return [str(row[0]) for row in rows]
 
@@ -134,7 +133,7 @@ def test_what_was_written_off_of_a_rejected_seal_is_in_the_bundle(house, server,
         told += report["mints"]
     assert sum(mint["minted_wh"] for mint in told) == house.chain.minted_wh()
     assert sum(mint["written_off_wh"] for mint in told) == house.balance(home.meter_id).written_off_wh > 900_000
-    assert [mint["evidence"]["held"][0]["reason"] for mint in told if mint["evidence"]["held"]][0] == "rejected"
+    assert next(mint["evidence"]["held"][0]["reason"] for mint in told if mint["evidence"]["held"]) == "rejected"
 
 
 def test_across_a_lost_gap_nothing_is_false_and_what_is_missing_has_its_numbers(house, server, home, tmp_path, capsys):

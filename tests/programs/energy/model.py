@@ -19,6 +19,7 @@ from tests.programs.energy.calls import INSTRUCTIONS_SYSVAR, SYSTEM, Place, plac
 from tests.programs.energy.layout import Account, Addresses, Config, Event, Meter, MeterKey, User, bump_of
 from tests.programs.energy.model_rules import (
     FUTURE_MAX_S,
+    STATEMENT_AGE_MAX_S,
     U64_MAX,
     Limits,
     seal_is_well_formed,
@@ -269,6 +270,7 @@ class Attempt:
         self.refuse_if("not_the_owner", statement.owner != bytes(owner))
         self.refuse_if("epoch_differs", statement.key_epoch != 1)
         self.refuse_if("statement_malformed", statement.last_seal_hash != ZEROS)
+        self.refuse_if("statement_too_old", statement.valid_from_unix_s < self.world.now - STATEMENT_AGE_MAX_S)
         self._made("meter", self.addresses.meter(statement.meter_id))
         self._made("meter_key", self.addresses.meter_key(statement.public_key))
         meter = Meter(

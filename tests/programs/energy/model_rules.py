@@ -11,6 +11,7 @@ from tests.programs.energy.signing import INTERVAL_S, ZEROS, Seal, Statement
 WH_MAX = 2**53 - 1
 TIME_MIN_UNIX_S, TIME_MAX_UNIX_S = 1_577_836_800, 4_102_444_800
 FUTURE_MAX_S = 300
+STATEMENT_AGE_MAX_S = 366 * 86_400
 U64_MAX = 2**64 - 1
 
 

@@ -19,7 +19,7 @@ from tests.programs.energy.community import (
     Device,
     must,
 )
-from tests.programs.energy.ledger import keypair
+from tests.programs.energy.ledger import START_UNIX_S, keypair
 from tests.programs.energy.minting_refusals import COMPUTE_BUDGET, WH_MAX, signature_cases
 from tests.programs.energy.refusals import EMMY, NEW, NEXT_KEY, Act, Case, changed, registering, rotating
 from tests.programs.energy.signing import INTERVAL_S, Signed, Statement, ed25519, sign
@@ -119,6 +119,8 @@ METER_CASES: list[Case] = [
     Case("a first key that replaces a meter", "statement_malformed", lambda community: registering(community, flags=2)),
     Case("a first key with a predecessor", "statement_malformed",
          lambda community: registering(community, last_seal_hash=b"\1" * 32)),
+    Case("a statement of more than a year ago", "statement_too_old",
+         lambda community: registering(community, valid_from_unix_s=START_UNIX_S - 366 * 86_400 - 1)),
     Case("a statement and a byte more", "statement_malformed",
          _stated(lambda community: community.statement(NEW).encode() + b"\0")),
     Case("a statement and a byte less", "statement_malformed",

@@ -175,7 +175,7 @@ def test_a_meter_may_be_as_large_as_the_community_allows(community):
 BOUNDS = {
     "the highest counters": {"production_wh": WH_MAX, "consumption_wh": WH_MAX, "surplus_wh": WH_MAX},
     "the lowest counters": {"production_wh": 0, "consumption_wh": 0, "surplus_wh": 0},
-    "the earliest time": {"valid_from_unix_s": 1_577_836_800},
+    "the earliest time": {"valid_from_unix_s": START_UNIX_S - 366 * 86_400},
     "the latest time": {"valid_from_unix_s": 4_102_444_800},
     "all flags of a first key": {"flags": 1},
 }
