@@ -65,7 +65,7 @@ def test_the_first_message_says_who_it_is(server, ada):
         "type": "authenticated",
         "member_id": str(ada.member_id),
         "expires_at": None,
-        "topics": ["meters", "notifications", "orders", "book", "invoices", "portfolio"],
+        "topics": ["meters", "transactions", "tokens", "notifications", "orders", "book", "invoices", "portfolio"],
     }
 
 
@@ -196,7 +196,7 @@ def test_an_api_key_follows_only_what_its_scopes_name(server, ada):
         )
     token = api_keys_service.api_key_text(secret, key.key_id)
     with opening(server.url) as client:
-        assert client.authenticate(token)["topics"] == ["meters"]
+        assert client.authenticate(token)["topics"] == ["meters", "tokens"]
         refused(client.ask(type="subscribe", topic="notifications"), "forbidden", "notifications")
         assert client.subscribe("meters") == 0
 
