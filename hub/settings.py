@@ -102,7 +102,7 @@ class Settings(BaseSettings):
     rpc_ws_url: str = ""
     """Its WebSocket; nothing: the same address with ws instead of http."""
     chain_key_file: Path | None = None
-    """The hub's key on the chain, 64 bytes as a JSON array, as Solana's own tools keep keys. `hub chain` alone reads it."""
+    """The hub's key on the chain, 64 bytes in a JSON array as Solana's tools write it; only `hub chain` reads it."""
     mint_interval_s: int = Field(default=60, ge=1, le=86_400)
     mint_meters_max: int = Field(default=50, ge=1, le=1_000)
     """So many meters are looked at in one round of minting."""

@@ -24,7 +24,8 @@ CREATE TABLE lost_gaps (
     reason         text NOT NULL,
     passed_at      timestamptz,
     CONSTRAINT lost_gaps_pk PRIMARY KEY (meter_no, key_epoch, first_sequence),
-    CONSTRAINT lost_gaps_meter_no_key_epoch_fk FOREIGN KEY (meter_no, key_epoch) REFERENCES meter_keys (meter_no, key_epoch),
+    CONSTRAINT lost_gaps_meter_no_key_epoch_fk
+        FOREIGN KEY (meter_no, key_epoch) REFERENCES meter_keys (meter_no, key_epoch),
     CONSTRAINT lost_gaps_order_check CHECK (first_sequence <= last_sequence)
 );
 CREATE TABLE mints (
@@ -52,8 +53,9 @@ CREATE TABLE mints (
     ended_at                  timestamptz,
     error_code                text,
     CONSTRAINT mints_sum_check CHECK (surplus_wh = minted_wh + written_off_wh + earned_back_wh),
-    CONSTRAINT mints_ended_check
-    CHECK ((state = 'open') = (ended_at IS NULL) AND (state = 'finalized') = (signature IS NOT NULL AND slot IS NOT NULL))
+    CONSTRAINT mints_ended_check CHECK (
+        (state = 'open') = (ended_at IS NULL)
+        AND (state = 'finalized') = (signature IS NOT NULL AND slot IS NOT NULL))
 );
 CREATE UNIQUE INDEX mints_open_idx ON mints (meter_no) WHERE state = 'open';
 CREATE INDEX mints_intent_id_idx ON mints (intent_id);
