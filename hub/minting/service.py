@@ -45,7 +45,8 @@ from protocol.seal import SEAL_BYTES, SIGNATURE_BYTES
 MINT: Final = "mint"
 """Kind of the intents."""
 
-STEP_COMPUTE_UNITS: Final = 60_000
+PRESENT_COMPUTE_UNITS: Final = 20_000
+ROTATE_COMPUTE_UNITS: Final = 60_000
 """For presenting and settling, with room: the program's own figures are in its baseline."""
 CREATE_ACCOUNT_COMPUTE_UNITS: Final = 60_000
 """For looking whether the owner's account of GRID is there, and making it."""
@@ -264,7 +265,7 @@ def _instructions(
         by = chain.key if key.endorsed_by == "old_key" else one.meter.owner
         statement = instructions.Signed(key.public_key, key.statement, key.signature)
         endorsement = instructions.Signed(by, key.statement, key.endorsement)
-        return instructions.rotate_meter_key(at, config.hub, meter_id, statement, endorsement), STEP_COMPUTE_UNITS
+        return instructions.rotate_meter_key(at, config.hub, meter_id, statement, endorsement), ROTATE_COMPUTE_UNITS
     seal = _signed(connection, one.meter.meter_no, chain, step)
     if step.writes_off:
         figures = (step.written_off_production_to_wh, step.written_off_surplus_to_wh)
@@ -272,14 +273,14 @@ def _instructions(
     else:
         own = instructions.submit_reading(at, config.hub, meter_id, seal, business_id)
     if not step.minted_wh:
-        return own, STEP_COMPUTE_UNITS
+        return own, PRESENT_COMPUTE_UNITS
     mint = Pubkey.from_bytes(config.grid_mint)
     account = Pubkey.from_bytes(chain.grid_account)
     settles = instructions.settle(at, config.hub, meter_id, mint, account, business_id)
     if chain.settled_wh > chain.base_surplus_wh and not one.alone:  # its owner may have closed the account since
-        return own + settles, STEP_COMPUTE_UNITS
+        return own + settles, PRESENT_COMPUTE_UNITS
     creates = create_grid_account(config.hub, chain.owner, mint, account)
-    return (creates, *own, *settles), STEP_COMPUTE_UNITS + CREATE_ACCOUNT_COMPUTE_UNITS
+    return (creates, *own, *settles), PRESENT_COMPUTE_UNITS + CREATE_ACCOUNT_COMPUTE_UNITS
 
 
 def _signed(connection: Connection, meter_no: int, chain: MeterAccount, step: Present) -> instructions.Signed:

@@ -39,6 +39,10 @@ Answer = dict[str, Any]
 GONE = 0
 """Instead of a status: the connection ends without an answer."""
 
+HEAR_CTRL_C = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+
 
 @dataclass
 class AnyHub:
@@ -288,7 +292,8 @@ def test_who_interrupts_the_waiting_is_told_that_it_goes_on(hub, file, tmp_path)
     hub.put("POST", "/me/registrations/user", standing("open"))
     hub.put("GET", PATH, standing("open"))
     words = ["wallet", "--session-file", str(session), "register", "--wallet", str(file), *KNOWN]
-    command = [sys.executable, "-m", "commonwatt", *words]
+    # a shell that runs the tests in the background has them ignore the signal, and so would what they start
+    command = [sys.executable, "-c", HEAR_CTRL_C, sys.executable, "-m", "commonwatt", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"

@@ -17,7 +17,7 @@ from tests.flows.minting.hand import Hand
 from tests.flows.minting.onboarding import FAULTS, METER, STEPS, VICTIMS, Point, choose, judge_newcomer
 from tests.flows.minting.town import TIMEOUT_S, Town, living_town
 
-POINTS, POINTS_LONG = 4, 60
+POINTS, POINTS_LONG = 3, 60
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def test_a_meter_that_sums_its_phases_mints_only_by_an_operators_word(server, ne
     assert server.client.get("/meters/roof").json()["minting_allowed"]
     assert server.post("/meters/roof/minting", {"allowed": False, "reason": "after all"}).status_code == 200
     assert audited(server, "meter.allow_minting") == [
-        (server.admin, {"reason": "one phase only", "phases_netted": False})
+        (server.admin, {"reason": "one phase only", "phases_netted": False, "register_quantum_wh": 10})
     ]
     assert len(audited(server, "meter.forbid_minting")) == 1
     _refused(server.post("/meters/roof/minting", {"allowed": 1, "reason": "x"}), 422, "malformed_input")

@@ -343,6 +343,7 @@ def test_registrations_are_listed_newest_first_in_pages(chained):
         chained.wait(minutes=number % 2)  # some at the same instant
         of_ada.append(chained.ask_user(ada))
         chained.end(of_ada[-1], IntentState.EXPIRED)
+    chained.wait(minutes=1)
     of_bo = chained.ask_user(bo)
 
     def listed(member_id, limit):
