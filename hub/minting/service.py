@@ -46,8 +46,9 @@ MINT: Final = "mint"
 """Kind of the intents."""
 
 PRESENT_COMPUTE_UNITS: Final = 20_000
+"""For presenting and settling, with room: the program's own figures are in its baseline, some 5,300."""
 ROTATE_COMPUTE_UNITS: Final = 60_000
-"""For presenting and settling, with room: the program's own figures are in its baseline."""
+"""For a change of key, which looks for a bump: what is asked for is paid for, where a price is offered."""
 CREATE_ACCOUNT_COMPUTE_UNITS: Final = 60_000
 """For looking whether the owner's account of GRID is there, and making it."""
 
