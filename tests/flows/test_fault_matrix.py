@@ -263,6 +263,10 @@ def disks(tmp_path: Path) -> Iterator[Disks]:
         yield disks
 
 
+ROUNDS_MORE_MAX = 12
+"""So many are added where a fault fell on a moment in which nobody noticed."""
+
+
 @pytest.mark.timeout(600)
 def test_every_fault_of_the_matrix_costs_not_a_watt_hour(disks: Disks, mosquitto_installation: Installation) -> None:
     asyncio.run(live_through(disks, mosquitto_installation, seed=1, rounds=len(STRIKES)))
@@ -289,17 +293,19 @@ async def live_through(disks: Disks, installation: Installation, *, seed: int, r
             await street.set_up()
             strikes = in_turn(STRIKES, rng)
             befalls = [in_turn(befalls_of(household), rng) for household in street.households]
-            for number in range(1, rounds + 1):
+            for number in range(1, rounds + ROUNDS_MORE_MAX + 1):
+                if number > rounds and not what_did_not_happen(street):
+                    break
                 of_this_round = [next(turns) for turns in befalls]
                 await one_round(street, street.start + number * STRETCH, next(strikes), of_this_round, rng)
-            assert street.faults.total() == rounds * (1 + len(HOMES))
-            check_that_it_happened(street)
+            assert street.faults.total() >= rounds * (1 + len(HOMES))
+            assert what_did_not_happen(street) == []
         finally:
             await street.tear_down()
 
 
-def check_that_it_happened(street: Street) -> None:
-    """A fault that nobody notices proves nothing."""
+def what_did_not_happen(street: Street) -> list[str]:
+    """A fault that nobody notices proves nothing: a line may be cut when there is nothing left to be said."""
     uplinks: dict[str, Counter[str]] = {"mqtt": Counter(), "bytes": Counter()}
     for household in street.households:
         uplinks[household.uplink.framing] += household.uplink.happened()
@@ -311,11 +317,18 @@ def check_that_it_happened(street: Street) -> None:
         "broker and hub": (street.hub_broker_line.happened(), ("slow", "repeated", "reordered", "damaged")),
         "hub and database": (street.database_line.happened(), ("cut",)),
     }
-    for between, (happened, kinds) in lines.items():
-        assert min(happened[kind] for kind in kinds) > 0, f"between {between}: {happened}"
-    assert street.refused_messages() > 0, "flipped bits were seen by the hub"
-    assert street.writes_refused_to_agents() > 0, "the disk was full for journals"
-    assert street.writes_refused_to_the_database() > 0, "the disk was full for the database"
+    missing = [
+        f"{kind} between {between}"
+        for between, (happened, kinds) in lines.items()
+        for kind in kinds
+        if not happened[kind]
+    ]
+    counts = {
+        "flipped bits were seen by the hub": street.refused_messages(),
+        "the disk was full for journals": street.writes_refused_to_agents(),
+        "the disk was full for the database": street.writes_refused_to_the_database(),
+    }
+    return missing + [what for what, count in counts.items() if not count]
 
 
 def befalls_of(household: Household) -> list[str]:

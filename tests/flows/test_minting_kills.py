@@ -18,7 +18,7 @@ from tests.flows.minting.roofs import LOST, UNITS_PER_WH
 from tests.flows.minting.strikes import Strikes
 from tests.flows.minting.town import Town, living_town
 
-POINTS, POINTS_LONG = 8, 300
+POINTS, POINTS_LONG = 10, 300
 
 
 @pytest.fixture

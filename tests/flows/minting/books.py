@@ -157,7 +157,8 @@ def judge(town: Town) -> None:
         _covered_once(town, roof)
         _days_add_up(town, roof)
     assert not different_mirror(town, chain)
-    assert town.rows("SELECT count(*) FROM chain_intents WHERE ended_at IS NULL") == [(0,)]
+    open_intents = "SELECT count(*) FROM chain_intents WHERE ended_at IS NULL"
+    town.wait_until("nothing is open, a lookup table neither", lambda: town.rows(open_intents) == [(0,)])
     assert town.rows("SELECT count(*) FROM alarms WHERE kind IN ('minting_differs', 'minting_held')") == [(0,)]
 
 
